@@ -1,0 +1,22 @@
+"""Fast convolution on the CPU from NumPy, with exact hand-written gradients and no framework."""
+from pyconv import kernels, ndimage
+from pyconv._config import show_config
+from pyconv._workers import get_workers, set_workers
+from pyconv.conv import conv1d, conv2d, conv3d, corr2d
+from pyconv.geometry import output_size
+from pyconv.unfold import fold, unfold
+
+__all__ = [
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "corr2d",
+    "fold",
+    "get_workers",
+    "kernels",
+    "ndimage",
+    "output_size",
+    "set_workers",
+    "show_config",
+    "unfold",
+]

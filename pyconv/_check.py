@@ -1,0 +1,549 @@
+"""All argument checks of the package, and their errors."""
+
+import math
+import numbers
+import operator
+import warnings
+
+import numpy as np
+from numpy.lib.array_utils import normalize_axis_index
+
+
+# ---- numbers ----
+
+
+def integer(value, name, *, minimum=None, maximum=None):
+    """`value` as an int within bounds. Booleans are refused: ``box(True)`` is a slip, not a size."""
+    if isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be an integer, got the boolean {value}")
+    try:
+        value = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {value!r} of type {type(value).__name__}") from None
+    _in_range(value, name, minimum, maximum)
+    return value
+
+
+def real(value, name, *, minimum=None, maximum=None):
+    """`value` as a finite float within bounds."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a real number, got {value!r} of type {type(value).__name__}")
+    value = float(value)
+    if not math.isfinite(value):
+        raise ValueError(f"{name} must be finite, got {value}")
+    _in_range(value, name, minimum, maximum)
+    return value
+
+
+def _in_range(value, name, minimum, maximum):
+    if minimum is not None and maximum is not None and not minimum <= value <= maximum:
+        raise ValueError(f"{name} must be from {minimum} to {maximum}, got {value}")
+    if minimum is not None and value < minimum:
+        raise ValueError(f"{name} must be at least {minimum}, got {value}")
+    if maximum is not None and value > maximum:
+        raise ValueError(f"{name} must be at most {maximum}, got {value}")
+
+
+# ---- named kernels ----
+
+
+def kernel_ndim(ndim):
+    return integer(ndim, "ndim", minimum=1, maximum=62)
+
+
+def kernel_axis(axis, ndim):
+    """(axis counted from the front, ndim)"""
+    ndim = kernel_ndim(ndim)
+    axis = integer(axis, "axis")
+    if not -ndim <= axis < ndim:
+        raise ValueError(f"axis must be from {-ndim} to {ndim - 1} for a kernel of ndim={ndim}, got {axis}")
+    return axis % ndim, ndim
+
+
+def kernel_shape(n, ndim):
+    """Shape of a kernel whose size is given as one number or as one an axis."""
+    (sizes,) = _spread({"n": n}, ndim)
+    return tuple(integer(size, "n", minimum=1) for size in sizes)
+
+
+def kernel_gaussian(sigma, order, truncate, radius, ndim):
+    """A list of (sigma, order, radius), one an axis."""
+    truncate = real(truncate, "truncate", minimum=0)
+    axes = []
+    for s, d, r in zip(*_spread({"sigma": sigma, "order": order, "radius": radius}, ndim), strict=True):
+        s = real(s, "sigma", minimum=0)
+        d = integer(d, "order", minimum=0)
+        r = gaussian_radius(s, truncate, r)
+        if d > 0 and s == 0:
+            raise ValueError(f"sigma must be above 0 along an axis of order above 0, got sigma=0, order={d}")
+        axes.append((s, d, r))
+    return axes
+
+
+def _spread(arguments, ndim):
+    """Each argument for each of `ndim` axes, or of as many as the first sequence among them has, or of 2."""
+    if ndim is None:
+        lengths = [len(v) for v in arguments.values() if np.iterable(v) and not isinstance(v, str)]
+        ndim = lengths[0] if lengths else 2
+    ndim = kernel_ndim(ndim)
+    return [one_an_axis(value, name, ndim) for name, value in arguments.items()]
+
+
+# ---- image filters ----
+
+# Every name an image filter's mode= knows, and the boundary it means.
+IMAGE_BOUNDARIES = {
+    "reflect": "symmetric",
+    "grid-mirror": "symmetric",
+    "symmetric": "symmetric",
+    "mirror": "mirror",
+    "nearest": "edge",
+    "edge": "edge",
+    "wrap": "wrap",
+    "grid-wrap": "wrap",
+    "constant": "constant",
+    "grid-constant": "constant",
+}
+
+
+class FilterArgumentError(ValueError, RuntimeError):
+    """What SciPy reports as a RuntimeError and the rest of pyconv as a ValueError: code for either catches it."""
+
+
+def image(input):
+    """`input` as an array of a dtype that the image filters know."""
+    input = _array(input, "input")
+    if input.dtype.char not in _IMAGE_DTYPES:
+        raise FilterArgumentError(f"input must be an array of numbers up to 64 bits each, got dtype {input.dtype}")
+    return input
+
+
+# NumPy's letters of the booleans, the integers, and the floats and complexes of up to 64 bits a component.
+_IMAGE_DTYPES = "?bBhHiIlLqQefdFD"
+
+
+def _array(value, name):
+    """`value` as an array. A lazy array is refused: making an array of it would load all of it."""
+    graph = getattr(value, "__dask_graph__", None)
+    if graph is not None and graph() is not None:
+        raise TypeError(
+            f"{name} is a lazy array ({type(value).__module__}.{type(value).__qualname__}), which this function "
+            f"would have to load as a whole; pass {name}.compute(), or map the function over its blocks"
+        )
+    return np.asarray(value)
+
+
+def filter_weights(weights):
+    """`weights` as an array of int64 where all are integers, else of float64 or complex128."""
+    weights = _array(weights, "weights")
+    if weights.dtype.kind == "c":
+        return weights.astype(np.complex128)
+    if np.can_cast(weights.dtype, np.int64):
+        return weights.astype(np.int64)
+    try:
+        weights = weights.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"weights must be numbers, got an array of dtype {weights.dtype}: {error}") from None
+    if np.all(np.rint(weights) == weights) and np.all(np.abs(weights) < 2.0**63):
+        return weights.astype(np.int64)
+    return weights
+
+
+def filter_weights_1d(weights):
+    weights = filter_weights(weights)
+    if weights.ndim != 1 or weights.size == 0:
+        raise FilterArgumentError(
+            f"weights must be a sequence of at least one number, got shape {weights.shape}; for a kernel of more "
+            "axes use correlate or convolve"
+        )
+    return weights
+
+
+def filter_kernel(weights, axes, ndim):
+    """Weights of any number of axes: the kernel's must be as many as the filter's."""
+    weights = filter_weights(weights)
+    if weights.ndim != len(axes) or weights.size == 0:
+        how = "input" if len(axes) == ndim else f"axes={axes}"
+        raise FilterArgumentError(
+            f"weights must have one axis, not empty, for each of the {len(axes)} axes that {how} has, got shape "
+            f"{weights.shape}; name the axes to filter with axes=, or insert axes with weights[None]"
+        )
+    return weights
+
+
+def image_axes(ndim, channel_axis):
+    """The axes of an array that make up its image: all but the channel axis."""
+    if channel_axis is None:
+        return tuple(range(ndim))
+    channel_axis = normalize_axis_index(integer(channel_axis, "channel_axis"), ndim, "channel_axis")
+    return tuple(axis for axis in range(ndim) if axis != channel_axis)
+
+
+def filter_axis(axis, image_axes):
+    """The array's axis that the image's `axis` is."""
+    return image_axes[normalize_axis_index(integer(axis, "axis"), len(image_axes), "axis")]
+
+
+def filter_axes(axes, ndim):
+    """`axes`, counted from the front of an image of `ndim` axes, in the order given."""
+    if axes is None:
+        return tuple(range(ndim))
+    if not np.iterable(axes):
+        axes = (axes,)
+    axes = tuple(integer(axis, "axes") for axis in axes)
+    if any(not -ndim <= axis < ndim for axis in axes):
+        raise ValueError(f"axes must be from {-ndim} to {ndim - 1} for an image of {ndim} axes, got {axes}")
+    axes = tuple(axis % ndim for axis in axes)
+    if len(set(axes)) < len(axes):
+        raise ValueError(f"axes must be unique, got {axes}")
+    return axes
+
+
+def one_an_axis(value, name, count):
+    """`value` for each of `count` axes: a sequence has one value an axis, anything else is repeated."""
+    if isinstance(value, str) or not np.iterable(value):
+        return [value] * count
+    values = list(value)
+    if len(values) != count:
+        raise FilterArgumentError(f"{name} must be a single value or one for each of {count} axes, got {value!r}")
+    return values
+
+
+def image_boundary(mode):
+    """The boundary that a single `mode` of an image filter means."""
+    if isinstance(mode, str) and mode in IMAGE_BOUNDARIES:
+        return IMAGE_BOUNDARIES[mode]
+    if isinstance(mode, str) or not np.iterable(mode):
+        raise FilterArgumentError(f"mode must be one of {', '.join(IMAGE_BOUNDARIES)}, got {mode!r}")
+    raise FilterArgumentError(f"mode must be a single name, which holds for all axes, got {mode!r}")
+
+
+def image_boundaries(mode, count):
+    return [image_boundary(m) for m in one_an_axis(mode, "mode", count)]
+
+
+def image_cval(cval, image_dtype, weights_dtype=None):
+    """The constant beyond the borders: a complex number for complex images, else a float, or an int as it is."""
+    if type(cval) is int or type(cval) is float:
+        return cval
+    if isinstance(cval, (str, bytes)):
+        raise TypeError(f"cval must be a number, got {cval!r}")
+    if image_dtype.kind == "c":
+        return complex(cval)
+    if np.iscomplexobj(cval):
+        # SciPy raises a ValueError where the weights are complex, and a TypeError elsewhere.
+        error = ValueError if weights_dtype is not None and weights_dtype.kind == "c" else TypeError
+        raise error(f"cval must be real, since the input is ({image_dtype}), got {cval!r}")
+    return float(cval)
+
+
+def filter_origin(origin, k):
+    """A kernel of `k` weights may be shifted as long as it covers the pixel it is for."""
+    origin = integer(origin, "origin")
+    if not -(k // 2) <= origin <= (k - 1) // 2:
+        raise ValueError(
+            f"origin must be such that the kernel still covers its pixel, for {k} weights along an axis from "
+            f"{-(k // 2)} to {(k - 1) // 2} (as counted by correlate; convolve turns the sign), got {origin}"
+        )
+    return origin
+
+
+def filter_precision(precision):
+    """True where the sums of narrower floats are to be taken in float64."""
+    if precision is None:
+        return False
+    if precision != "float64":
+        raise ValueError(f"precision must be None or 'float64', got {precision!r}")
+    return True
+
+
+def filter_output(output, image, complex_result=False, promote=False):
+    """`output` in any of SciPy's forms (array, dtype, name of a dtype, None) as the array to fill.
+
+    With `promote`, a real dtype stands for the complex one where the result is complex.
+    """
+    if output is None:
+        dtype = image.dtype.newbyteorder("=")
+        return np.empty(image.shape, np.promote_types(dtype, np.complex64) if complex_result else dtype)
+    if isinstance(output, (type, np.dtype)):
+        dtype = np.dtype(output)
+        if promote and complex_result and dtype.kind != "c":
+            warnings.warn("promoting specified output dtype to complex", stacklevel=4)
+            dtype = np.promote_types(dtype, np.complex64)
+    elif isinstance(output, str):
+        dtype = np.dtype(output)
+        if not issubclass(dtype.type, np.number):
+            raise FilterArgumentError(f"output must name a numeric dtype, got {output!r}")
+    else:
+        given = _array(output, "output")
+        if given.shape != image.shape:
+            raise FilterArgumentError(f"output must have the shape of input, {image.shape}, got {given.shape}")
+        if not given.flags.writeable:
+            raise ValueError("output must be writable, got a read-only array")
+        dtype = given.dtype
+    if dtype.char not in _IMAGE_DTYPES:
+        raise FilterArgumentError(f"output must have a dtype of numbers up to 64 bits each, got {dtype}")
+    if complex_result and dtype.kind != "c":
+        raise FilterArgumentError(f"output must have a complex dtype, since the result is complex, got {dtype}")
+    if dtype.kind == "c" and not complex_result:
+        raise FilterArgumentError(f"output must have a real dtype, since the result is real, got {dtype}")
+    return given if not isinstance(output, (type, np.dtype, str)) else np.empty(image.shape, dtype)
+
+
+class ZeroSigmaError(ValueError, ZeroDivisionError):
+    """What SciPy reports as a ZeroDivisionError and the rest of pyconv as a ValueError."""
+
+
+def gaussian_sigma(sigma):
+    if sigma == 0:
+        raise ZeroSigmaError("sigma must not be 0; gaussian_filter leaves an axis of sigma 0 as it is")
+    return sigma
+
+
+def gaussian_radius(sigma, truncate, radius):
+    """Pixels on each side of the middle: `radius` where it is given."""
+    if radius is None:
+        radius = int(truncate * float(sigma) + 0.5)
+    if not isinstance(radius, numbers.Integral) or radius < 0:
+        raise ValueError(
+            f"radius, or int(truncate * sigma + 0.5) in its place, must be a non-negative integer, got {radius!r}"
+        )
+    return int(radius)
+
+
+def gaussian_order(order):
+    return integer(order, "order", minimum=0)
+
+
+# ---- layers ----
+
+# Every name a layer's padding_mode= knows, and the boundary it means ("reflect" is PyTorch's here).
+LAYER_BOUNDARIES = {
+    "zeros": "constant",
+    "constant": "constant",
+    "reflect": "mirror",
+    "mirror": "mirror",
+    "replicate": "edge",
+    "edge": "edge",
+    "circular": "wrap",
+    "wrap": "wrap",
+    "symmetric": "symmetric",
+}
+PADDING_NAMES = {"valid": "valid", "full": "full", "same": "same", "same_upper": "same", "same_lower": "same_lower"}
+LARGEST = 2**62                      # sizes and their products stay well inside 64 bits
+
+
+def workers(value, available):
+    """A number of threads: at least 1, or negative to count back from `available()`."""
+    value = integer(value, "workers")
+    if value == 0:
+        raise ValueError("workers must be at least 1, or negative to count back from all cores; got 0")
+    if value < 0:
+        counted = available() + 1 + value
+        if counted < 1:
+            raise ValueError(f"workers={value} counts back past the {available()} threads there are")
+        return counted
+    return min(value, 1024)
+
+
+def sizes(value, name, minimum):
+    """(whether one number was given, one number an axis)"""
+    if np.iterable(value) and not isinstance(value, str):
+        value = tuple(value)
+        if not value:
+            raise ValueError(f"{name} must have one number an axis, got {value!r}")
+        return False, tuple(integer(v, name, minimum=minimum, maximum=LARGEST) for v in value)
+    return True, (integer(value, name, minimum=minimum, maximum=LARGEST),)
+
+
+def per_axis(value, name, ndim, minimum):
+    """One integer for each of ndim axes, from one for all or one an axis."""
+    if type(value) is int and minimum <= value <= LARGEST:
+        return (value,) * ndim
+    single, values = sizes(value, name, minimum)
+    if single or len(values) == 1:
+        return values * ndim
+    if len(values) != ndim:
+        raise ValueError(f"{name} must be one number or one for each of the {ndim} spatial axes, got {value!r}")
+    return values
+
+
+def padding_name(padding):
+    if padding not in PADDING_NAMES:
+        raise ValueError(f"padding must be numbers or one of {', '.join(PADDING_NAMES)}; got {padding!r}")
+    return PADDING_NAMES[padding]
+
+
+def padding_amounts(padding, ndim):
+    """(before, after) for each of ndim axes."""
+    if type(padding) is int and 0 <= padding <= LARGEST:
+        return ((padding, padding),) * ndim
+    if not np.iterable(padding):
+        amount = integer(padding, "padding", minimum=0, maximum=LARGEST)
+        return ((amount, amount),) * ndim
+    axes = list(padding)
+    if len(axes) != ndim and not (len(axes) == 1 and not np.iterable(axes[0])):
+        hint = f"; for one (before, after) pair pass ({tuple(axes)},)" if ndim == 1 and len(axes) == 2 else ""
+        raise ValueError(f"padding must be one amount, or one amount or one (before, after) pair for each of the "
+                         f"{ndim} spatial axes, got {padding!r}{hint}")
+    sides = []
+    for axis in axes:
+        pair = tuple(axis) if np.iterable(axis) else (axis, axis)
+        if len(pair) != 2:
+            raise ValueError(f"padding must have a (before, after) pair an axis, got {axis!r} in {padding!r}")
+        sides.append(tuple(integer(amount, "padding", minimum=0, maximum=LARGEST) for amount in pair))
+    return tuple(sides) if len(axes) == ndim else tuple(sides) * ndim
+
+
+def kernel_fits(n, k, sides, dilation):
+    for axis, (size, taps, (before, after), d) in enumerate(zip(n, k, sides, dilation, strict=True)):
+        reach = d * (taps - 1) + 1
+        if size + before + after < reach:
+            raise ValueError(
+                f"the kernel is larger than the padded input: along spatial axis {axis} a kernel of size {taps} with "
+                f"dilation {d} spans {reach}, the input of size {size} with padding ({before}, {after}) "
+                f"has {size + before + after}; input {tuple(n)}, kernel {tuple(k)}")
+        if size + before + after > LARGEST or reach > LARGEST:
+            raise ValueError(f"padding, dilation and sizes along spatial axis {axis} pass 64 bits: input {size}, "
+                             f"padding ({before}, {after}), kernel {taps}, dilation {d}")
+
+
+def numeric_array(value, name):
+    """`value` as an array of up to 64 bits a component."""
+    if type(value) is not np.ndarray:
+        if value is None:
+            raise TypeError(f"{name} must be an array, got None")
+        value = _array(value, name)
+    if value.dtype.char not in _IMAGE_DTYPES:
+        raise TypeError(f"{name} must be an array of numbers of up to 64 bits, got dtype {value.dtype}")
+    return value
+
+
+def layer_boundary(padding_mode):
+    try:
+        return LAYER_BOUNDARIES[padding_mode]
+    except (KeyError, TypeError):
+        raise ValueError(f"padding_mode must be one of {', '.join(LAYER_BOUNDARIES)}; got {padding_mode!r}") from None
+
+
+def one_of(value, name, choices):
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}; got {value!r}")
+    return value
+
+
+def convolution_arrays(input, weight, bias, ndim, groups):
+    """input, weight, bias as arrays whose shapes belong together."""
+    input = numeric_array(input, "input")
+    weight = numeric_array(weight, "weight")
+    letters = "DHW"[-ndim:]
+    if weight.ndim != ndim + 2:
+        kernel = " x ".join(f"k{c}".lower() for c in letters)
+        hint = ""
+        if weight.ndim == ndim + 1:
+            hint = "; for one output channel pass weight[None]"
+        elif weight.ndim == ndim:
+            hint = "; for one input and one output channel pass weight[None, None]"
+        raise ValueError(f"weight must have {ndim + 2} axes (out_channels, in_channels / groups, {kernel}), "
+                         f"got shape {weight.shape}{hint}")
+    if input.ndim not in (ndim + 1, ndim + 2):
+        hint = ""
+        if input.ndim == ndim:
+            hint = "; for one channel pass input[None]"
+        elif 3 <= input.ndim <= 5:
+            hint = f"; conv{input.ndim - 2}d takes {input.ndim} axes"
+        raise ValueError(f"input must have {ndim + 2} axes (N, C, {', '.join(letters)}), or {ndim + 1} without the "
+                         f"batch, got shape {input.shape}{hint}")
+    groups = integer(groups, "groups", minimum=1)
+    channels = input.shape[-ndim - 1]
+    if channels % groups or weight.shape[0] % groups:
+        raise ValueError(f"groups must divide the channels of input and weight: groups={groups}, input has {channels} "
+                         f"channels (shape {input.shape}), weight {weight.shape[0]} (shape {weight.shape})")
+    if channels != weight.shape[1] * groups:
+        raise ValueError(f"weight must have as many input channels as input: weight of shape {weight.shape} with "
+                         f"groups={groups} takes {weight.shape[1] * groups} channels, input of shape {input.shape} has "
+                         f"{channels}")
+    if 0 in weight.shape[2:]:
+        raise ValueError(f"weight must have no empty kernel axis, got shape {weight.shape}")
+    if bias is not None:
+        bias = numeric_array(bias, "bias")
+        if bias.shape != weight.shape[:1]:
+            raise ValueError(f"bias must have one value for each of the {weight.shape[0]} output channels, got shape "
+                             f"{bias.shape} for weight of shape {weight.shape}")
+    return input, weight, bias, groups
+
+
+def matrices(x, k):
+    """Two plain 2-D arrays."""
+    x, k = numeric_array(x, "x"), numeric_array(k, "k")
+    for name, array in (("x", x), ("k", k)):
+        if array.ndim != 2:
+            hint = ""
+            if array.ndim > 2:
+                index = ", ".join("0" * (array.ndim - 2))
+                hint = (f"; for images with channels or batches use conv2d, for one 2-D image of these pass "
+                        f"{name}[{index}]")
+            raise ValueError(f"{name} must be a 2-D array, got shape {array.shape}{hint}")
+    if 0 in k.shape:
+        raise ValueError(f"k must not be empty, got shape {k.shape}")
+    return x, k
+
+
+def boundary_has_samples(n, sides, boundary, name):
+    if boundary != "constant" and any(size == 0 and any(side) for size, side in zip(n, sides, strict=True)):
+        raise ValueError(f"{name} has an axis of size 0, spatial size {tuple(n)}, which padding cannot continue with a "
+                         f"boundary of {boundary!r}")
+
+
+def output_shape(shape):
+    """A shape whose bytes can be counted in 64 bits."""
+    if math.prod(shape) * 16 > 2**63 - 1:
+        raise ValueError(f"the output would have shape {shape}, more than 64 bits can count")
+    return shape
+
+
+def output_array(out, shape):
+    """`out`, for a result of `shape`."""
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"out must be a NumPy array, got {type(out).__name__}")
+    if out.shape != shape:
+        raise ValueError(f"out must have shape {shape}, got {out.shape}")
+    if not out.flags.writeable:
+        raise ValueError("out must be writable, got a read-only array")
+    if out.dtype.char not in _IMAGE_DTYPES:
+        raise TypeError(f"out must be an array of numbers of up to 64 bits, got dtype {out.dtype}")
+    return out
+
+
+def output_rows(out):
+    """A 2-D `out` as the one output channel it is."""
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"out must be a NumPy array, got {type(out).__name__}")
+    return out[None]
+
+
+def output_cast(result, dtype, name):
+    """A result is stored as its own kind of number or a more general one."""
+    if dtype.char not in _IMAGE_DTYPES or not np.can_cast(result, dtype, "same_kind") or dtype.kind == "b":
+        raise TypeError(f"{name} of dtype {dtype} cannot hold a result of dtype {result}: convert the arguments, or "
+                        f"the result, with astype")
+
+
+def constant(value, complex_too):
+    if isinstance(value, (str, bytes)) or np.ndim(value) != 0:
+        raise TypeError(f"padding_value must be a number, got {value!r}")
+    if type(value) in (int, float):
+        return value
+    if isinstance(value, numbers.Complex) and not isinstance(value, numbers.Real):
+        if not complex_too:
+            raise TypeError(f"padding_value must be real where input and weight are, got {value!r}")
+        return complex(value)
+    if not isinstance(value, numbers.Real) and not isinstance(value, np.ndarray):
+        raise TypeError(f"padding_value must be a number, got {value!r}")
+    return int(value) if isinstance(value, numbers.Integral) else float(value)
+
+
+def integer_constant(value):
+    if value != int(value):
+        raise TypeError(f"padding_value must be an integer where input and weight are, got {value!r}")
+    return int(value)

@@ -1,0 +1,321 @@
+"""Cross-correlation of images and feature maps: corr2d, conv1d, conv2d, conv3d."""
+import numpy as np
+
+from pyconv import _check, engine, geometry
+from pyconv._workers import resolve_workers
+from pyconv.unfold import unfold
+
+_METHODS = ("auto", "direct", "im2col")
+_OVERFLOWS = ("raise", "saturate", "wrap")
+_EXACT = ((np.dtype(np.float32), 2**24), (np.dtype(np.float64), 2**53))
+_INT64 = np.dtype(np.int64)
+
+
+def corr2d(x, k, *, stride=1, padding=0, dilation=1, padding_mode="zeros", padding_value=0.0, dtype=None, out=None,
+           method="auto", overflow="raise", workers=None):
+    """Cross-correlation of two 2-D arrays.
+
+    ``y[i, j] = sum over u, v of x[i * stride + u * dilation, j * stride + v * dilation] * k[u, v]``, x continued
+    beyond its borders by `padding` and `padding_mode`. The strict convolution is the correlation with the flipped
+    kernel, ``k[::-1, ::-1]``.
+
+    Parameters
+    ----------
+    x : array_like, (H, W)
+    k : array_like, (kh, kw)
+    stride, padding, dilation, padding_mode, padding_value, dtype, out, method, overflow, workers
+        As in `conv2d`.
+
+    Returns
+    -------
+    ndarray, (oh, ow)
+
+    Raises
+    ------
+    ValueError, TypeError, OverflowError
+        As in `conv2d`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pyconv
+    >>> pyconv.corr2d(np.arange(9.0).reshape(3, 3), np.array([[0.0, 1.0], [2.0, 3.0]]))
+    array([[19., 25.],
+           [37., 43.]])
+    """
+    x, k = _check.matrices(x, k)
+    y = _convolve(2, x[None], k[None, None], None, stride, padding, dilation, 1, padding_mode, padding_value, dtype,
+                  None if out is None else _check.output_rows(out), method, overflow, workers)
+    return y[0] if out is None else out
+
+
+def conv1d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, *, padding_mode="zeros",
+           padding_value=0.0, dtype=None, out=None, method="auto", overflow="raise", workers=None):
+    """Multi-channel cross-correlation of signals, PyTorch's ``conv1d``.
+
+    Parameters
+    ----------
+    input : array_like, (N, C, W) or (C, W)
+    weight : array_like, (O, C / groups, kw)
+    bias : array_like, (O,), optional
+    stride, padding, dilation, groups, padding_mode, padding_value, dtype, out, method, overflow, workers
+        As in `conv2d`.
+
+    Returns
+    -------
+    ndarray, (N, O, ow) or (O, ow)
+
+    Raises
+    ------
+    ValueError, TypeError, OverflowError
+        As in `conv2d`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pyconv
+    >>> pyconv.conv1d(np.array([[0.0, 1.0, 4.0, 9.0]]), np.array([[[-1.0, 1.0]]]))
+    array([[1., 3., 5.]])
+    """
+    return _convolve(1, input, weight, bias, stride, padding, dilation, groups, padding_mode, padding_value, dtype,
+                     out, method, overflow, workers)
+
+
+def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, *, padding_mode="zeros",
+           padding_value=0.0, dtype=None, out=None, method="auto", overflow="raise", workers=None):
+    """Multi-channel cross-correlation of images, PyTorch's ``conv2d``.
+
+    Parameters
+    ----------
+    input : array_like, (N, C, H, W) or (C, H, W)
+        Any strides; it is never copied as a whole.
+    weight : array_like, (O, C / groups, kh, kw)
+    bias : array_like, (O,), optional
+    stride, dilation : int or one an axis
+    padding : int, one an axis, one (before, after) pair an axis, or str
+        Amounts on a side. ``"valid"``: none; ``"full"``: dilation * (k - 1); ``"same"`` or ``"same_upper"``: an output
+        of ceil(n / stride), the odd one at the end; ``"same_lower"``: the odd one at the beginning.
+    groups : int
+        Input and output channels in this many groups, each convolved on its own; as many as channels: depthwise.
+    padding_mode : str
+        What continues the input (the names before the picture are synonyms):
+
+        =============================  ===============================
+        ``zeros``, ``constant``        ``v v v | a b c d | v v v``      v = `padding_value`
+        ``reflect``, ``mirror``        ``d c b | a b c d | c b a``
+        ``replicate``, ``edge``        ``a a a | a b c d | d d d``
+        ``circular``, ``wrap``         ``b c d | a b c d | a b c``
+        ``symmetric``                  ``c b a | a b c d | d c b``
+        =============================  ===============================
+
+        ``reflect`` is PyTorch's here; SciPy's, in `pyconv.ndimage`, is ``symmetric``. Padding may be wider than the
+        input: the picture goes on.
+    padding_value : number
+    dtype : dtype, optional
+        Of the result, and computed in. By default a floating input's dtype decides, and the weights are cast to it
+        (float16 is computed in float32); integers with integer weights are exact and give int64; integers with
+        floating weights give ``np.result_type``.
+    out : ndarray, optional
+        Filled and returned. It may overlap the input, which is then copied first.
+    method : {"auto", "direct", "im2col"}
+        ``im2col`` writes the patch matrix (`unfold`) and multiplies; the same bits, for more memory.
+    overflow : {"raise", "saturate", "wrap"}
+        What happens where an exact integer does not fit the result's dtype, or a sum could pass 2**63.
+    workers : int, optional
+        Threads, see `set_workers`. Never changes a bit of the result.
+
+    Returns
+    -------
+    ndarray, (N, O, oh, ow) or (O, oh, ow)
+
+    Raises
+    ------
+    ValueError
+        Shapes that do not belong together, a kernel larger than the padded input, unknown names.
+    TypeError
+        Arguments of a wrong kind, lazy arrays, an `out` that cannot hold the result.
+    OverflowError
+        With ``overflow="raise"``; `out` is then untouched.
+
+    Notes
+    -----
+    Every output is one sum in the order (c, ky, kx), bias last, and meets
+    ``|y - exact| <= (n + 2) * u * (|x| * |w|) + (n + 2) * eta`` for n terms and unit roundoff u.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pyconv
+    >>> image = np.ones((3, 8, 8), np.float32)
+    >>> weight = np.ones((4, 3, 3, 3), np.float32)
+    >>> y = pyconv.conv2d(image, weight, padding=1, stride=2)
+    >>> y.shape, y[0, 1, 1]
+    ((4, 4, 4), np.float32(27.0))
+    """
+    return _convolve(2, input, weight, bias, stride, padding, dilation, groups, padding_mode, padding_value, dtype,
+                     out, method, overflow, workers)
+
+
+def conv3d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, *, padding_mode="zeros",
+           padding_value=0.0, dtype=None, out=None, method="auto", overflow="raise", workers=None):
+    """Multi-channel cross-correlation of volumes, PyTorch's ``conv3d``.
+
+    Parameters
+    ----------
+    input : array_like, (N, C, D, H, W) or (C, D, H, W)
+    weight : array_like, (O, C / groups, kd, kh, kw)
+    bias : array_like, (O,), optional
+    stride, padding, dilation, groups, padding_mode, padding_value, dtype, out, method, overflow, workers
+        As in `conv2d`.
+
+    Returns
+    -------
+    ndarray, (N, O, od, oh, ow) or (O, od, oh, ow)
+
+    Raises
+    ------
+    ValueError, TypeError, OverflowError
+        As in `conv2d`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pyconv
+    >>> pyconv.conv3d(np.ones((1, 4, 4, 4)), np.ones((2, 1, 3, 3, 3)), padding="same").shape
+    (2, 4, 4, 4)
+    """
+    return _convolve(3, input, weight, bias, stride, padding, dilation, groups, padding_mode, padding_value, dtype,
+                     out, method, overflow, workers)
+
+
+def _convolve(ndim, input, weight, bias, stride, padding, dilation, groups, padding_mode, padding_value, dtype, out,
+              method, overflow, workers):
+    x, w, bias, groups = _check.convolution_arrays(input, weight, bias, ndim, groups)
+    n, k = x.shape[-ndim:], w.shape[2:]
+    stride = _check.per_axis(stride, "stride", ndim, minimum=1)
+    dilation = _check.per_axis(dilation, "dilation", ndim, minimum=1)
+    sides = geometry.normalize_padding(padding, n, k, stride, dilation)
+    boundary = _check.layer_boundary(padding_mode)
+    _check.boundary_has_samples(n, sides, boundary, "input")
+    _check.one_of(method, "method", _METHODS)
+    _check.one_of(overflow, "overflow", _OVERFLOWS)
+    workers = resolve_workers(workers)
+    shape = _check.output_shape(
+        (*x.shape[:-ndim - 1], w.shape[0], *geometry.convolution_size(n, k, stride, sides, dilation)))
+    computed, result = _result_dtypes(x, w, bias, dtype)
+    value = _check.constant(padding_value, result.kind == "c")
+    if out is not None:
+        _check.output_array(out, shape)
+        _check.output_cast(result, out.dtype, "out")
+        if np.may_share_memory(out, x):
+            x = x.copy()
+
+    before = tuple(side[0] for side in sides)
+    boundary = (engine.BOUNDARIES[boundary],) * ndim
+    nbatch = x.ndim - ndim - 1
+
+    def compute(computed, out):
+        """The convolution in the dtype `computed`, stored into `out`."""
+        weights = _in_dtype(w, computed, out)
+        biases = None if bias is None else _in_dtype(bias, computed, out)
+        if weights.shape[1] == 0 or out.size == 0:
+            out[...] = 0 if biases is None else biases.reshape(-1, *(1,) * ndim)
+        elif method == "im2col":
+            patches = unfold(x.astype(np.result_type(computed, x) if x.dtype.kind == "c" else computed, copy=False), k,
+                             dilation, sides, stride, padding_mode=padding_mode, padding_value=value)
+            matrix = weights.reshape(w.shape[0], -1, 1)
+            flat = np.empty((*shape[:-ndim], patches.shape[-1]), out.dtype)
+            engine.correlate(patches, matrix, biases, flat, nbatch, groups, (1,), (1,), (0,), (engine.CONSTANT,), 0.0,
+                             workers)
+            out[...] = flat.reshape(shape)
+        else:
+            engine.correlate(x, weights, biases, out, nbatch, groups, stride, dilation, before, boundary, value,
+                             workers)
+        return out
+
+    if computed == _INT64:
+        return _exact_integers(x, w, bias, _check.integer_constant(value), shape, result, out, overflow, compute)
+    return compute(computed, np.empty(shape, result) if out is None else out)
+
+
+def _in_dtype(a, computed, out):
+    """Weights or biases contiguous and in the computing dtype: its real one for real `a`, a copy where `out` is `a`."""
+    dtype = computed
+    if a.dtype.kind != "c" and computed.kind == "c":
+        dtype = np.dtype(computed.char.lower())
+    a = np.ascontiguousarray(a, dtype=dtype)
+    return a.copy() if np.may_share_memory(a, out) or not a.flags.aligned else a
+
+
+def _result_dtypes(x, w, bias, dtype):
+    """(the dtype computed in, the result's)"""
+    arrays = (x, w) if bias is None else (x, w, bias)
+    if all(a.dtype.kind in "biu" for a in arrays):
+        result = _INT64
+    elif x.dtype.kind in "fc":
+        result = x.dtype.newbyteorder("=")
+        if result.kind == "f" and any(a.dtype.kind == "c" for a in arrays):
+            result = np.result_type(result, np.complex64)
+    else:
+        result = np.result_type(*(a.dtype for a in arrays))
+    if dtype is not None:
+        wanted = np.dtype(dtype)
+        _check.output_cast(result, wanted, "dtype")
+        result = wanted.newbyteorder("=")
+    if result.kind in "iu":
+        return _INT64, result
+    return np.dtype(np.float32) if result.char == "e" else result, result
+
+
+def _exact_integers(x, w, bias, value, shape, result, out, overflow, compute):
+    """Integers convolved exactly, in the narrowest dtype in which every sum is exact; what does not fit follows
+    `overflow`."""
+    largest, non_negative = _largest_sum(x, w, bias, value)
+    computed = next((dtype for dtype, limit in _EXACT if largest <= limit), _INT64)
+    target = result if out is None else out.dtype
+    passes_64 = largest >= 2.0**63 * (1 - 1e-9)      # `largest` is a float sum, a little off near 2**63
+    if passes_64 and overflow == "raise":
+        raise OverflowError(f"overflow: a sum of this convolution could pass 2**63 (its bound is {largest:.3g}); pass "
+                            "overflow='wrap' or 'saturate', or dtype=float")
+    fits = target.kind not in "iu" or (
+        largest <= np.iinfo(target).max and (target.kind == "i" or non_negative) and not passes_64)
+    if fits or overflow == "wrap":
+        return compute(computed, np.empty(shape, target) if out is None else out)
+    exact = compute(computed, np.empty(shape, _INT64))
+    bounds = np.iinfo(target)
+    if overflow == "raise":
+        if exact.size and (exact.min() < bounds.min or exact.max() > bounds.max):
+            raise OverflowError(f"overflow: results from {exact.min()} to {exact.max()} do not fit {target}; pass "
+                                "overflow='wrap' or 'saturate', or a wider dtype")
+    else:
+        if passes_64:
+            # exact is right modulo 2**64, and a float64 sum tells how many times it went round
+            near = compute(np.dtype(np.float64), np.empty(shape, np.float64))
+            turns = np.rint((near - exact.astype(np.float64)) / 2.0**64)
+            limits = np.iinfo(_INT64)
+            exact = np.where(turns > 0, limits.max, np.where(turns < 0, limits.min, exact))
+        np.clip(exact, bounds.min, min(bounds.max, np.iinfo(_INT64).max), out=exact)
+    if out is None:
+        return exact.astype(target)
+    out[...] = exact
+    return out
+
+
+def _largest_sum(x, w, bias, value):
+    """(a bound of every |partial sum|, whether none can be negative), from the dtype's range or, for 64-bit integers,
+    the data."""
+    if x.dtype.kind == "b":
+        low, high = 0, 1
+    elif x.dtype.itemsize < 8:
+        low, high = np.iinfo(x.dtype).min, np.iinfo(x.dtype).max
+    else:
+        low, high = (int(x.min()), int(x.max())) if x.size else (0, 0)
+    low, high = min(low, value), max(high, value)
+    weights = w.astype(np.float64)
+    sums = np.abs(weights).reshape(w.shape[0], -1).sum(axis=1) * float(max(abs(low), abs(high)))
+    non_negative = low >= 0 and not (weights < 0).any()
+    if bias is not None:
+        biases = bias.astype(np.float64)
+        sums = sums + np.abs(biases)
+        non_negative = non_negative and not (biases < 0).any()
+    return float(sums.max()) if sums.size else 0.0, non_negative

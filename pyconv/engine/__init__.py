@@ -1,0 +1,152 @@
+"""The engine: every convolution of pyconv ends in one call of `correlate`.
+
+One idea: everything irregular goes into one copy, and the arithmetic sees only unit-stride loads ::
+
+    input, any strides, dtype        band.pxi                       tile.pxi               output, any strides, dtype
+    +------------------------+   +----------------------+   +------------------------+   +----------------------+
+    | a block of rows and    |-->| the band: padded,    |-->| R x NV vectors of sums |-->| bias, dtype, ragged  |
+    | columns, its channels  |   | split by stride      |   | over (c, ky, kx), in   |   | edge                 |
+    |                        |   | phase, in the dtype  |   | that order, from a     |   |                      |
+    +------------------------+   | computed in          |   | table of tap offsets   |   +----------------------+
+                                 +----------------------+   +------------------------+
+
+A *unit* is one such block. Units are independent, OpenMP threads take them one after the other, and a thread's band and
+scratch are its workspace, allocated before the parallel region and a few hundred kilobytes whatever the image's size.
+No padded image, no im2col matrix and no converted copy of the input is ever made.
+
+Two plans cut a problem into units:
+
+`channels.pxi`
+    Several output channels. A tile is R output channels x NV vectors of columns. The rows of a band follow one another
+    at one pitch, so a tile may run across their ends; what falls between two rows is not stored. A stride s splits the
+    band into the phases modulo s, so that its columns too are loaded with unit stride; dilation only changes the table.
+`rows.pxi`
+    One output channel a group: single images, depthwise layers, filters in any number of dims. A tile is R output rows
+    x NV vectors of columns, and each loaded input row is used for all the output rows that it feeds. Away from the left
+    and right border the input is read where it lies.
+
+All tiles add the products of one output in the same order into one accumulator, so the bits do not depend on the
+plan, the number of threads, the batch or the memory layout.
+
+The kernels (`direct.pyx` and the files it includes) are built once for each computing dtype, float32, float64 and
+int64, and each instruction-set level. `vector.h` defines the two types that make one source serve all of them. This
+module picks the highest level that the processor has, or the one that the environment variable PYCONV_ISA names.
+
+Engine functions check nothing: their arguments have been through `pyconv._check`.
+"""
+import importlib.util
+import os
+
+import numpy as np
+
+try:
+    from . import _cpu
+except ImportError as error:
+    raise ImportError(f"pyconv is not compiled in {os.path.dirname(os.path.dirname(__file__)) or '.'}: run "
+                      "`pip install -e .` there, or leave that folder to use an installed pyconv") from error
+
+CONSTANT, EDGE, SYMMETRIC, MIRROR, WRAP = range(5)
+BOUNDARIES = {"constant": CONSTANT, "edge": EDGE, "symmetric": SYMMETRIC, "mirror": MIRROR, "wrap": WRAP}
+
+_LEVELS = ("baseline", "v3", "v4")
+
+
+def _available_levels():
+    """The levels that were built and that this processor runs, lowest first."""
+    return tuple(level for level in _LEVELS[:_cpu.level() + 1]
+                 if importlib.util.find_spec(f"{__name__}._direct_f32_{level}") is not None)
+
+
+def _pick_level(available):
+    wanted = os.environ.get("PYCONV_ISA")
+    if not wanted:
+        return available[-1]
+    if wanted not in available:
+        raise ImportError(f"PYCONV_ISA is {wanted!r}; this machine and build have {', '.join(available)}")
+    return wanted
+
+
+levels = _available_levels()
+level = _pick_level(levels)
+compiler = _cpu.compiler
+openmp = _cpu.openmp
+
+_kernels = {dtype: importlib.import_module(f"{__name__}._direct_{short}_{level}")
+            for dtype, short in ((np.dtype(np.float32), "f32"), (np.dtype(np.float64), "f64"),
+                                 (np.dtype(np.int64), "i64"))}
+
+
+def correlate(x, w, bias, out, nbatch, groups, stride, dilation, before, boundary, constant, workers,
+              skip_zeros=False, fused=True, pairs=0):
+    """Cross-correlate x with w into out.
+
+    Parameters
+    ----------
+    x : ndarray, batch (`nbatch` axes) + (C,) + spatial
+        Any numeric dtype, strides, alignment and byte order.
+    w : ndarray, (O, C // groups) + kernel
+        C-contiguous; its dtype, float32, float64, int64 or a complex one, is the one computed in.
+    bias : ndarray, (O,), or None
+        Of w's dtype.
+    out : ndarray, batch + (O,) + spatial
+        Any numeric dtype and strides; shares no memory with x. Its shape decides how far the input is read.
+    nbatch, groups : int
+    stride, dilation, before, boundary : tuple of int
+        For each spatial axis; `before` is the padding before the first sample, `boundary` one of this module's codes.
+    constant : number
+        What stands outside under the boundary CONSTANT.
+    workers : int
+    skip_zeros : bool
+        A weight of exactly zero is no tap. Honoured for one output channel a group.
+    fused : bool
+        Whether a product and the sum it goes into are rounded once, or each. Honoured for one output channel a group.
+    pairs : int
+        1 or -1: w is one-dimensional, odd-sized and even or odd about its middle: sum as scipy.ndimage.correlate1d does.
+    """
+    if not (out.flags.aligned and out.dtype.isnative):
+        native = np.empty(out.shape, out.dtype.newbyteorder("="))
+        correlate(x, w, bias, native, nbatch, groups, stride, dilation, before, boundary, constant, workers,
+                  skip_zeros, fused, pairs)
+        out[...] = native
+        return
+    if "c" in (x.dtype.kind, w.dtype.kind, out.dtype.kind):
+        _correlate_complex(x, w, bias, out, nbatch, groups, stride, dilation, before, boundary, constant, workers,
+                           skip_zeros, fused, pairs)
+        return
+    _run(x, w, bias, out, nbatch, groups, stride, dilation, before, boundary, constant, 0.0, 1, workers, skip_zeros,
+         fused, pairs)
+
+
+def _run(x, w, bias, out, nbatch, groups, stride, dilation, before, boundary, constant, constant_imag, x_parts,
+         workers, skip_zeros, fused, pairs):
+    # A channels-last image is one whose columns are `pixel` samples wide: filtered without a transposed copy.
+    interleaved = False
+    if nbatch and x_parts == 1 and w.shape[0] == 1:
+        pixel = x.shape[nbatch - 1]
+        interleaved = (1 < pixel <= 16 and stride[-1] == 1
+                       and x.strides[nbatch - 1] == x.itemsize and x.strides[-1] == pixel * x.itemsize
+                       and out.strides[nbatch - 1] == out.itemsize and out.strides[-1] == pixel * out.itemsize)
+    _kernels[w.dtype].correlate(x, w, bias, out, nbatch, groups, stride, dilation, before, boundary, constant,
+                                constant_imag, x_parts, interleaved, workers, skip_zeros, fused, pairs)
+
+
+def _correlate_complex(x, w, bias, out, nbatch, groups, stride, dilation, before, boundary, constant, workers,
+                       skip_zeros, fused, pairs):
+    """A complex problem is one real problem for each part of the output, over both parts of the input as channels."""
+    constant = complex(constant)
+    settings = nbatch, groups, stride, dilation, before, boundary
+    for part, out_part in enumerate((out.real, out.imag) if out.dtype.kind == "c" else (out,)):
+        bias_part = None if bias is None else np.ascontiguousarray((bias.real, bias.imag)[part])
+        if x.dtype.kind == "c" and w.dtype.kind == "c":
+            both = (w.real, -w.imag) if part == 0 else (w.imag, w.real)
+            w_part = np.stack(both, axis=2).reshape(w.shape[0], -1, *w.shape[2:])
+            real = np.dtype(x.dtype.char.lower()).newbyteorder(x.dtype.byteorder)
+            x_parts = np.lib.stride_tricks.as_strided(x.real, (*x.shape, 2), (*x.strides, real.itemsize))
+            _run(x_parts, w_part, bias_part, out_part, *settings, constant.real, constant.imag, 2, workers, skip_zeros,
+                 fused, pairs)
+        elif w.dtype.kind == "c":
+            w_part = np.ascontiguousarray((w.real, w.imag)[part])
+            _run(x, w_part, bias_part, out_part, *settings, constant.real, 0.0, 1, workers, skip_zeros, fused, pairs)
+        else:
+            x_part, constant_part = (x.real, constant.real) if part == 0 else (x.imag, constant.imag)
+            _run(x_part, w, bias_part, out_part, *settings, constant_part, 0.0, 1, workers, skip_zeros, fused, pairs)

@@ -1,0 +1,223 @@
+# The band: the one copy in which everything irregular happens.
+#
+# A band row holds consecutive samples of one padded input row, every `step`-th of them from some phase: the boundary is
+# an index map, the dtype becomes the computing one, and the input's strides are followed. Nothing after it branches.
+
+cdef enum:
+    CONSTANT = 0
+    EDGE = 1
+    SYMMETRIC = 2
+    MIRROR = 3
+    WRAP = 4
+
+ctypedef fused number:
+    int8_t
+    uint8_t
+    int16_t
+    uint16_t
+    int32_t
+    uint32_t
+    int64_t
+    uint64_t
+    half
+    float
+    double
+
+
+cdef inline int64_t floor_mod(int64_t i, int64_t n) noexcept nogil:
+    i %= n
+    return i + n if i < 0 else i
+
+
+cdef inline int64_t boundary_index(int64_t i, int64_t n, int boundary) noexcept nogil:
+    """Which sample stands at position i of an axis of n samples; -1 where the constant does."""
+    if 0 <= i < n:
+        return i
+    if boundary == EDGE:
+        return 0 if i < 0 else n - 1
+    if boundary == WRAP:
+        return floor_mod(i, n)
+    if boundary == SYMMETRIC:
+        i = floor_mod(i, 2 * n)
+        return i if i < n else 2 * n - 1 - i
+    if boundary == MIRROR:
+        if n == 1:
+            return 0
+        i = floor_mod(i, 2 * n - 2)
+        return i if i < n else 2 * n - 2 - i
+    return -1
+
+
+# ---------------------------------------------------------------- dtypes
+
+cdef void load_as(number *tag, real *to, const char *source, int64_t step, int64_t n) noexcept nogil:
+    cdef int64_t i
+    if step == <int64_t> sizeof(number):
+        for i in range(n):
+            to[i] = <real> (<const number *> source)[i]
+    else:
+        for i in range(n):
+            to[i] = <real> (<const number *> (source + i * step))[0]
+
+
+cdef void store_as(number *tag, char *to, int64_t step, const real *source, int64_t n) noexcept nogil:
+    cdef int64_t i
+    if step == <int64_t> sizeof(number):
+        for i in range(n):
+            if number is float or number is double or number is half:
+                (<number *> to)[i] = <number> source[i]
+            elif number is uint64_t:
+                (<number *> to)[i] = real_to_uint64(source[i])
+            else:
+                (<number *> to)[i] = <number> real_to_int64(source[i])
+    else:
+        for i in range(n):
+            if number is float or number is double or number is half:
+                (<number *> (to + i * step))[0] = <number> source[i]
+            elif number is uint64_t:
+                (<number *> (to + i * step))[0] = real_to_uint64(source[i])
+            else:
+                (<number *> (to + i * step))[0] = <number> real_to_int64(source[i])
+
+
+cdef void load(int code, real *to, const char *source, int64_t step, int64_t n) noexcept nogil:
+    """n numbers of the dtype `code` (NumPy's letter), `step` bytes apart, as reals."""
+    if code == c'f':
+        load_as[float](NULL, to, source, step, n)
+    elif code == c'd':
+        load_as[double](NULL, to, source, step, n)
+    elif code == c'B' or code == c'?':
+        load_as[uint8_t](NULL, to, source, step, n)
+    elif code == c'b':
+        load_as[int8_t](NULL, to, source, step, n)
+    elif code == c'H':
+        load_as[uint16_t](NULL, to, source, step, n)
+    elif code == c'h':
+        load_as[int16_t](NULL, to, source, step, n)
+    elif code == c'I':
+        load_as[uint32_t](NULL, to, source, step, n)
+    elif code == c'i':
+        load_as[int32_t](NULL, to, source, step, n)
+    elif code == c'Q':
+        load_as[uint64_t](NULL, to, source, step, n)
+    elif code == c'q':
+        load_as[int64_t](NULL, to, source, step, n)
+    elif code == c'e':
+        load_as[half](NULL, to, source, step, n)
+
+
+cdef void store(int code, char *to, int64_t step, const real *source, int64_t n) noexcept nogil:
+    """The inverse of load, by NumPy's casting rules."""
+    cdef int64_t i
+    if code == c'f':
+        store_as[float](NULL, to, step, source, n)
+    elif code == c'd':
+        store_as[double](NULL, to, step, source, n)
+    elif code == c'B':
+        store_as[uint8_t](NULL, to, step, source, n)
+    elif code == c'b':
+        store_as[int8_t](NULL, to, step, source, n)
+    elif code == c'H':
+        store_as[uint16_t](NULL, to, step, source, n)
+    elif code == c'h':
+        store_as[int16_t](NULL, to, step, source, n)
+    elif code == c'I':
+        store_as[uint32_t](NULL, to, step, source, n)
+    elif code == c'i':
+        store_as[int32_t](NULL, to, step, source, n)
+    elif code == c'Q':
+        store_as[uint64_t](NULL, to, step, source, n)
+    elif code == c'q':
+        store_as[int64_t](NULL, to, step, source, n)
+    elif code == c'e':
+        store_as[half](NULL, to, step, source, n)
+    elif code == c'?':
+        for i in range(n):
+            to[i * step] = source[i] != 0
+
+
+cdef struct Source:                  # how the input's numbers lie in memory
+    int code
+    int size                         # bytes a number
+    bint plain                       # aligned and in native byte order
+    bint swapped
+
+
+cdef void load_any(const Source *source, real *to, const char *p, int64_t step, int64_t n) noexcept nogil:
+    """load, and for misaligned or byte-swapped numbers by way of a small aligned buffer."""
+    cdef char buffer[1024]
+    cdef int64_t i, m, size = source.size
+    if source.plain:
+        load(source.code, to, p, step, n)
+        return
+    while n > 0:
+        m = min(n, 1024 // size)
+        for i in range(m):
+            memcpy(buffer + i * size, p + i * step, size)
+            if source.swapped:
+                swap_bytes(buffer + i * size, size)
+        load(source.code, to, buffer, size, m)
+        n -= m
+        to += m
+        p += m * step
+
+
+# ---------------------------------------------------------------- rows
+
+cdef struct ColumnMap:               # where the columns of a band row come from
+    int64_t length
+    int64_t inner                    # columns inner .. inner_end lie in the image, evenly spaced
+    int64_t inner_end
+    int64_t start                    # the input sample at `inner`
+    int64_t step                     # samples from one column to the next
+    int64_t *sample                  # of every other column: its input sample, or -1 for the constant
+
+
+cdef void map_columns(ColumnMap *cols, int64_t first, int64_t step, int64_t length, int64_t n, int boundary,
+                      int64_t interleave) noexcept nogil:
+    """Fill `cols` for the positions first, first + step, ... of an axis of n pixels, `interleave` samples each."""
+    cdef int64_t j, i, pixel, total = n * interleave
+    cols.length = length
+    cols.step = step
+    cols.inner = min(length, (-first + step - 1) // step if first < 0 else 0)
+    cols.start = first + cols.inner * step
+    cols.inner_end = cols.inner
+    if cols.start < total:
+        cols.inner_end = min(length, cols.inner + (total - cols.start + step - 1) // step)
+    for j in range(length):
+        if cols.inner <= j < cols.inner_end:
+            continue
+        i = first + j * step
+        pixel = i // interleave if i >= 0 else -((-i + interleave - 1) // interleave)
+        i -= pixel * interleave
+        pixel = boundary_index(pixel, n, boundary)
+        cols.sample[j] = pixel * interleave + i if pixel >= 0 else -1
+
+
+cdef inline void fill_constant(real *to, int64_t n, real value) noexcept nogil:
+    cdef int64_t i
+    for i in range(n):
+        to[i] = value
+
+
+cdef void fill_row(const Source *source, const ColumnMap *cols, real *to, const char *row, int64_t stride,
+                   real constant) noexcept nogil:
+    """One band row. row: the input row's first sample, or NULL where the whole row is the constant."""
+    cdef int64_t j
+    if row == NULL:
+        fill_constant(to, cols.length, constant)
+        return
+    for j in range(cols.inner):
+        to[j] = constant
+        if cols.sample[j] >= 0:
+            load_any(source, to + j, row + cols.sample[j] * stride, 0, 1)
+    if cols.inner_end > cols.inner:
+        if source.plain and source.code == REAL_CODE and cols.step * stride == <int64_t> sizeof(real):
+            memcpy(to + cols.inner, row + cols.start * stride, (cols.inner_end - cols.inner) * sizeof(real))
+        else:
+            load_any(source, to + cols.inner, row + cols.start * stride, cols.step * stride,
+                     cols.inner_end - cols.inner)
+    for j in range(cols.inner_end, cols.length):
+        to[j] = constant
+        if cols.sample[j] >= 0:
+            load_any(source, to + j, row + cols.sample[j] * stride, 0, 1)

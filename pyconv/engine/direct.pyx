@@ -1,0 +1,389 @@
+"""The direct convolution, for one computing dtype and one instruction-set level.
+
+setup.py builds this source once for each of them; the package's __init__ tells how the parts fit together.
+"""
+cimport cython
+from cython.parallel cimport prange, threadid
+from libc.stdint cimport (int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t)
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy, memset
+cimport numpy as cnp
+
+cnp.import_array()
+
+cdef extern from "vector.h" nogil:
+    ctypedef double real             # in C: float, double or int64_t
+    ctypedef double vec              # in C: a register of reals
+    ctypedef long double half        # in C: _Float16 (a type of its own for Cython too)
+    vec vzero()
+    vec rounded_product(vec, real)
+    int64_t real_to_int64(real)
+    uint64_t real_to_uint64(real)
+    void swap_bytes(char *, int64_t)
+    double monotonic_seconds()
+    enum:
+        LANES "PYCONV_LANES"
+        MAX_NV "PYCONV_MAX_NV"
+        LARGEST_R "PYCONV_MAX_R"
+        NV8 "PYCONV_NV8"
+        NV8_SHORT "PYCONV_NV8_SHORT"
+        NV4 "PYCONV_NV4"
+        NV4_SHORT "PYCONV_NV4_SHORT"
+        NV2 "PYCONV_NV2"
+        NV2_SHORT "PYCONV_NV2_SHORT"
+        NV1 "PYCONV_NV1"
+        NV1_SHORT "PYCONV_NV1_SHORT"
+        ROW_NV "PYCONV_ROW_NV"
+        REAL_CODE "PYCONV_REAL_CODE"
+
+cdef extern from "Python.h":
+    int PyErr_CheckSignals() except -1
+
+include "tile.pxi"
+include "band.pxi"
+
+cdef enum:
+    MAX_AXES = 64                    # NumPy's own limit
+    LINE = 64                        # bytes of a cache line
+
+
+cdef struct Axis:                    # a spatial axis
+    int64_t n, on                    # input and output length
+    int64_t k, s, d                  # kernel length, stride, dilation
+    int64_t before                   # padding before
+    int boundary
+    int64_t x_step, y_step           # bytes from sample to sample, of the input and of the output
+
+
+cdef struct Problem:
+    # the batch, any number of axes
+    int n_batch
+    int64_t batch[MAX_AXES]
+    int64_t x_batch[MAX_AXES]
+    int64_t y_batch[MAX_AXES]
+    int64_t N
+    # channels; a complex one is two parts, each a real channel here
+    int64_t groups, C, O             # C and O: of one group
+    int64_t x_channel, y_channel
+    int64_t x_parts                  # 2: a channel is complex, each part a real channel here
+    int64_t x_part                   # bytes from one part to the other
+    # spatial axes: the last two are H and W, those before are the outer ones
+    int n_outer
+    Axis outer[MAX_AXES]
+    Axis H
+    Axis W
+    int64_t interleave               # samples a pixel, where W runs over the samples of a channels-last image
+    int64_t outer_taps, outer_size   # products over the outer axes: of k, of on
+    const char *x
+    char *y
+    Source source
+    int y_code
+    bint y_direct                    # the output is reals, one after the other along W
+    const real *w
+    const real *bias
+    real constant[2]                 # of each part
+    bint fused
+    int pairs
+    # progress
+    bint cancelled
+    double last_poll
+
+
+# ---------------------------------------------------------------- where things lie
+
+cdef inline int64_t batch_offset(const Problem *p, int64_t n, const int64_t *steps) noexcept nogil:
+    cdef int64_t offset = 0
+    cdef int a
+    for a in range(p.n_batch - 1, -1, -1):
+        offset += n % p.batch[a] * steps[a]
+        n //= p.batch[a]
+    return offset
+
+
+cdef inline int64_t outer_output_offset(const Problem *p, int64_t z) noexcept nogil:
+    cdef int64_t offset = 0
+    cdef int a
+    for a in range(p.n_outer - 1, -1, -1):
+        offset += z % p.outer[a].on * p.outer[a].y_step
+        z //= p.outer[a].on
+    return offset
+
+
+cdef inline const char *input_slice(const Problem *p, int64_t n, int64_t channel, int64_t z, int64_t tap) noexcept nogil:
+    """The H x W slice of image n and input channel `channel` (of all groups, parts counted) that outer tap `tap` of
+    outer output z reads; NULL: it is the constant everywhere."""
+    cdef const char *slice = p.x + batch_offset(p, n, p.x_batch) + channel // p.x_parts * p.x_channel \
+        + channel % p.x_parts * p.x_part
+    cdef int64_t i
+    cdef int a
+    for a in range(p.n_outer - 1, -1, -1):
+        i = z % p.outer[a].on * p.outer[a].s + tap % p.outer[a].k * p.outer[a].d - p.outer[a].before
+        i = boundary_index(i, p.outer[a].n, p.outer[a].boundary)
+        if i < 0:
+            return NULL
+        slice += i * p.outer[a].x_step
+        z //= p.outer[a].on
+        tap //= p.outer[a].k
+    return slice
+
+
+cdef inline const char *input_row(const Problem *p, const char *slice, int64_t i) noexcept nogil:
+    """Row i of a slice, i counted from the first true row; NULL: it is the constant everywhere."""
+    if slice == NULL:
+        return NULL
+    i = boundary_index(i, p.H.n, p.H.boundary)
+    return slice + i * p.H.x_step if i >= 0 else NULL
+
+
+cdef inline char *output_slice(const Problem *p, int64_t n, int64_t channel, int64_t z) noexcept nogil:
+    cdef char *slice = p.y + batch_offset(p, n, p.y_batch) + channel * p.y_channel
+    cdef int a
+    for a in range(p.n_outer - 1, -1, -1):
+        slice += z % p.outer[a].on * p.outer[a].y_step
+        z //= p.outer[a].on
+    return slice
+
+
+cdef inline int64_t ceil_div(int64_t a, int64_t b) noexcept nogil:
+    return (a + b - 1) // b
+
+
+cdef inline int64_t round_up(int64_t a, int64_t b) noexcept nogil:
+    return (a + b - 1) // b * b
+
+
+# ---------------------------------------------------------------- stride phases
+
+cdef struct Phases:                  # the residues modulo the stride that the taps of an axis have
+    int64_t count
+    int64_t *residue                 # of each phase
+    int64_t *of_tap                  # each tap's phase
+    int64_t *shift                   # each tap's first sample within its phase
+    int64_t reach                    # the largest shift
+
+
+cdef bint find_phases(Phases *f, int64_t k, int64_t s, int64_t d) noexcept nogil:
+    cdef int64_t t, i, r
+    f.residue = <int64_t *> malloc(3 * k * sizeof(int64_t))
+    if f.residue == NULL:
+        return False
+    f.of_tap = f.residue + k
+    f.shift = f.of_tap + k
+    f.count = 0
+    for t in range(k):
+        r = t * d % s
+        i = 0
+        while i < f.count and f.residue[i] != r:
+            i += 1
+        if i == f.count:
+            f.residue[i] = r
+            f.count += 1
+        f.of_tap[t] = i
+        f.shift[t] = t * d // s
+    f.reach = (k - 1) * d // s
+    return True
+
+
+include "channels.pxi"
+include "rows.pxi"
+
+
+# ---------------------------------------------------------------- progress and threads
+
+cdef void poll_signals(Problem *p, void *caught) noexcept nogil:
+    """Called by the calling thread between units: lets Ctrl-C end a long call."""
+    cdef double now = monotonic_seconds()
+    if now - p.last_poll < 0.1:
+        return
+    p.last_poll = now
+    with gil:
+        try:
+            PyErr_CheckSignals()
+        except BaseException as e:
+            (<list> caught).append(e)
+            p.cancelled = True
+
+
+cdef void run(Problem *p, ChannelPlan *channels, RowPlan *rows, int64_t units, char *workspace, int64_t size,
+              int workers, void *caught) noexcept nogil:
+    cdef int64_t u
+    if workers == 1:
+        for u in range(units):
+            if p.cancelled:
+                break
+            if channels != NULL:
+                run_channel_unit(channels, u, workspace)
+            else:
+                run_row_unit(rows, u, workspace)
+            poll_signals(p, caught)
+        return
+    for u in prange(units, num_threads=workers, schedule="dynamic"):
+        if p.cancelled:
+            continue
+        if channels != NULL:
+            run_channel_unit(channels, u, workspace + threadid() * size)
+        else:
+            run_row_unit(rows, u, workspace + threadid() * size)
+        if threadid() == 0:
+            poll_signals(p, caught)
+
+
+# ---------------------------------------------------------------- the call from Python
+
+cdef int dtype_code(cnp.ndarray a) except -1:
+    """NumPy's letter for the dtype, with one letter for each size of integer."""
+    cdef int code = a.descr.type
+    if code == c'l' or code == c'p':
+        return c'q' if sizeof(long) == 8 else c'i'
+    if code == c'L' or code == c'P':
+        return c'Q' if sizeof(long) == 8 else c'I'
+    return code
+
+
+cdef void set_axis(Axis *axis, int64_t n, int64_t on, int64_t k, int64_t s, int64_t d, int64_t before, int boundary,
+                   int64_t x_step, int64_t y_step) noexcept nogil:
+    axis.n, axis.on, axis.k, axis.s, axis.d = n, on, k, s, d
+    axis.before, axis.boundary, axis.x_step, axis.y_step = before, boundary, x_step, y_step
+
+
+def correlate(cnp.ndarray x not None, cnp.ndarray w not None, cnp.ndarray bias, cnp.ndarray out not None,
+              int n_batch, int64_t groups, tuple stride, tuple dilation, tuple before, tuple boundary,
+              double constant, double constant_imag, int64_t x_parts, bint interleaved,
+              int workers, bint skip_zeros, bint fused, int pairs):
+    """pyconv.engine.correlate once dtypes are settled: w and out are real and native, a complex x has its two parts on
+    a last axis of length two, and with `interleaved` the last batch axis runs inside W."""
+    cdef Problem p
+    cdef ChannelPlan channels
+    cdef RowPlan rows
+    cdef int n_spatial = w.ndim - 2
+    cdef int a, first_spatial = n_batch + 1
+    cdef int64_t units, size, i, macs
+    cdef bint by_rows
+    cdef list caught = []
+    cdef char *workspace
+    cdef Axis axes[MAX_AXES]
+
+    memset(&p, 0, sizeof(p))
+    p.groups = groups
+    p.C = w.shape[1]
+    p.O = w.shape[0] // groups
+    p.x_parts = x_parts
+    p.x_channel, p.y_channel = x.strides[n_batch], out.strides[n_batch]
+    if x_parts == 2:
+        p.x_part = x.strides[x.ndim - 1]
+    p.interleave = 1
+    if interleaved:
+        n_batch -= 1
+        p.interleave = x.shape[n_batch]
+    p.N = 1
+    p.n_batch = n_batch
+    for a in range(n_batch):
+        p.batch[a], p.x_batch[a], p.y_batch[a] = x.shape[a], x.strides[a], out.strides[a]
+        p.N *= x.shape[a]
+
+    p.x = <const char *> cnp.PyArray_DATA(x)
+    p.y = <char *> cnp.PyArray_DATA(out)
+    p.w = <const real *> cnp.PyArray_DATA(w)
+    p.bias = <const real *> cnp.PyArray_DATA(bias) if bias is not None else NULL
+    p.source.code = dtype_code(x)
+    p.source.size = cnp.PyArray_ITEMSIZE(x)
+    p.source.swapped = not cnp.PyArray_ISNOTSWAPPED(x)
+    p.source.plain = cnp.PyArray_ISALIGNED(x) and not p.source.swapped
+    p.y_code = dtype_code(out)
+    p.constant[0], p.constant[1] = <real> constant, <real> constant_imag
+    p.fused, p.pairs = fused, pairs
+
+    # Spatial axes; neighbours that no kernel reaches across and that lie evenly in both arrays become one.
+    cdef int used = 0
+    for a in range(n_spatial):
+        set_axis(&axes[used], x.shape[first_spatial + a], out.shape[first_spatial + a], w.shape[2 + a], stride[a],
+                 dilation[a], before[a], boundary[a], x.strides[first_spatial + a], out.strides[first_spatial + a])
+        used += 1
+        if used > 1 and p.interleave == 1 and merge_axes(&axes[used - 2], &axes[used - 1]):
+            used -= 1
+    p.n_outer = used - 2 if used > 2 else 0
+    p.outer_taps = p.outer_size = 1
+    for a in range(p.n_outer):
+        p.outer[a] = axes[a]
+        p.outer_taps *= axes[a].k
+        p.outer_size *= axes[a].on
+    p.W = axes[used - 1]
+    if used > 1:
+        p.H = axes[used - 2]
+    else:
+        set_axis(&p.H, 1, 1, 1, 1, 1, 0, CONSTANT, 0, 0)
+    if p.interleave > 1:
+        p.W.x_step //= p.interleave
+        p.W.y_step //= p.interleave
+    p.y_direct = p.y_code == REAL_CODE and p.W.y_step == sizeof(real)
+
+    by_rows = p.O == 1 and plan_rows(&rows, &p, skip_zeros, workers)
+    if by_rows:
+        units, size = rows.units, rows.workspace
+    else:
+        if not plan_channels(&channels, &p, workers):
+            raise MemoryError("the convolution's tables do not fit in memory")
+        units, size = channels.units, channels.workspace
+    try:
+        if units == 0:
+            return
+        macs = p.N * groups * p.O * p.C * p.outer_size * p.outer_taps * p.H.on * p.W.on * p.interleave * p.H.k * p.W.k
+        if macs < SERIAL_BELOW:
+            workers = 1
+        if workers > units:
+            workers = <int> units
+        size = round_up(size, 4096) + LINE
+        workspace = <char *> malloc(workers * size)
+        if workspace == NULL:
+            raise MemoryError(f"no memory for the workspace of {workers * size} bytes")
+        try:
+            p.last_poll = monotonic_seconds()
+            with nogil:
+                run(&p, NULL if by_rows else &channels, &rows if by_rows else NULL, units, workspace, size, workers,
+                    <void *> caught)
+        finally:
+            free(workspace)
+    finally:
+        if by_rows:
+            free_rows(&rows)
+        else:
+            free_channels(&channels)
+    if caught:
+        raise caught[0]
+
+
+cdef inline bint merge_axes(Axis *a, Axis *b) noexcept nogil:
+    if a.k != 1 or b.k != 1 or a.s != 1 or b.s != 1 or a.n != a.on or b.n != b.on or a.before or b.before:
+        return False
+    if a.x_step != b.n * b.x_step or a.y_step != b.on * b.y_step:
+        return False
+    a.n, a.on, a.x_step, a.y_step = a.n * b.n, a.on * b.on, b.x_step, b.y_step
+    return True
+
+
+def fma_gflops(int workers, int64_t repeats=2000000):
+    """Run multiply-adds that touch registers only, on each of `workers` threads; returns GFLOP/s, all together."""
+    cdef double started = monotonic_seconds()
+    cdef int64_t t
+    cdef real total = 0
+    with nogil:
+        for t in prange(workers, num_threads=workers, schedule="static"):
+            total += fma_loop(repeats, <real> (repeats > 0))
+    if total == <real> 12345:        # keeps the loop from being removed
+        print("")
+    return 2.0 * workers * repeats * 12 * LANES / (monotonic_seconds() - started) / 1e9
+
+
+cdef real fma_loop(int64_t repeats, real w) noexcept nogil:
+    cdef vec acc[12]
+    cdef vec b = vzero() + w
+    cdef int64_t i
+    cdef int v
+    for v in range(12):
+        acc[v] = vzero()
+    for i in range(repeats):
+        for v in range(12):
+            acc[v] = b + acc[v] * w
+    for v in range(1, 12):
+        acc[0] = acc[0] + acc[v]
+    return (<real *> &acc[0])[0]

@@ -1,0 +1,278 @@
+# One output channel a group (single-channel images, depthwise layers, filters of any number of dims): R output rows x
+# NV vectors of columns.
+#
+# A unit is (image, output channel, outer output, block of rows, block of columns). A table names each of its input rows,
+# once for every input channel and outer tap. Away from the left and right border the table points into the image
+# itself, where that is reals without gaps; elsewhere into a band.
+
+cdef enum:
+    TABLE_ROWS = 16384               # entries of a unit's table of input rows
+    UNIT_BYTES = 131072              # of output, in a unit: small enough to stay cached, large enough to start
+
+
+cdef struct RowPlan:
+    Problem *p
+    Phases fx
+    int64_t n_outer                  # input channels x outer taps
+    int64_t rows, row_blocks         # output rows in a block
+    int64_t in_rows                  # input rows of a block
+    int64_t on                       # output columns, samples of a pixel counted
+    int64_t left, right              # columns left .. right read the input in place (none: left = right)
+    int64_t cols, col_blocks         # columns in a block of them, and such blocks
+    int64_t edge_cols                # and in a block that goes through the band
+    int64_t left_blocks, right_blocks
+    int64_t pitch                    # reals from one band row to the next
+    int R                            # output rows of a tile; 0: taps from a list
+    int64_t n_taps
+    Tap *taps                        # of every output channel, one list after the other
+    int64_t *first_tap               # where each channel's list begins
+    int64_t units
+    int64_t at_table, at_scratch, at_maps, workspace
+
+
+cdef bint has_zero_tap(const Problem *p, int64_t count) noexcept nogil:
+    cdef int64_t i
+    for i in range(count):
+        if p.w[i] == 0:
+            return True
+    return False
+
+
+cdef bint plan_rows(RowPlan *q, Problem *p, bint skip_zeros, int workers) noexcept nogil:
+    """False: these settings (or this machine's memory) are left to the other plan, which can do everything."""
+    cdef int64_t per_channel = p.C * p.outer_taps * p.H.k * p.W.k, total = per_channel * p.groups
+    cdef int64_t budget = BAND_BYTES // sizeof(real), reach_y = (p.H.k - 1) * p.H.d
+    cdef int64_t reach_x, wanted, spatial, cols, phases
+    cdef bint whole
+    memset(q, 0, sizeof(RowPlan))
+    q.p = p
+    q.n_outer = p.C * p.outer_taps
+    if not find_phases(&q.fx, p.W.k, p.W.s, p.W.d * p.interleave):
+        return False
+    if p.N * p.groups * p.outer_size * p.H.on * p.W.on == 0:
+        return True
+    q.on = p.W.on * p.interleave
+    phases = q.fx.count
+    reach_x = q.fx.reach
+    q.R = <int> min(4, p.H.k) if p.H.s == 1 and p.W.s == 1 and p.H.k > 1 else 0
+    if p.pairs or (skip_zeros and has_zero_tap(p, total)):
+        q.R = 0
+
+    # Columns
+    q.left = q.right = 0
+    if p.source.plain and p.source.code == REAL_CODE and p.W.x_step == sizeof(real) and p.W.s == 1:
+        q.left = min(q.on, p.W.before * p.interleave)
+        q.right = min(q.on, (p.W.n + p.W.before) * p.interleave - reach_x)
+        if q.right - q.left < LANES or q.right - q.left < q.on // 2:
+            q.left = q.right = 0
+    whole = q.right > q.left
+    if whole:
+        q.edge_cols = min(max(max(q.left, q.on - q.right), 1), 1024)
+        cols = q.right - q.left
+        # the input rows of a tile stay in the L2 cache while the strips above one another use them
+        q.col_blocks = ceil_div(cols, max(16 * LANES, BAND_BYTES // <int64_t> sizeof(real) // 2
+                                          // (q.n_outer * (p.H.k + 3))))
+        q.cols = min(cols, round_up(ceil_div(cols, q.col_blocks), LANES))
+        q.col_blocks = cols // q.cols        # the last one takes what is left, so none is narrower than a vector
+    else:
+        q.left = q.right = q.on
+        q.edge_cols = min(q.on, 1024)
+        while q.edge_cols > LANES and q.n_outer * (p.H.k + 3) * phases * (q.edge_cols + reach_x) > budget:
+            q.edge_cols = round_up(ceil_div(q.edge_cols, 2), LANES)
+    q.left_blocks = ceil_div(q.left, q.edge_cols)
+    q.right_blocks = ceil_div(q.on - q.right, q.edge_cols)
+    q.pitch = round_up(max(q.edge_cols, LANES) + reach_x, LANES)
+    if q.pitch * sizeof(real) % 1024 == 0:
+        q.pitch += LANES
+
+    # Rows
+    cols = q.cols if whole else q.edge_cols
+    q.rows = max(1, UNIT_BYTES // (cols * <int64_t> sizeof(real)))
+    if q.rows < p.H.k:
+        q.rows = p.H.k
+    if q.R and p.H.d > 1:
+        q.rows = max(q.rows, 4 * p.H.d)
+    q.rows = min(q.rows, p.H.on)
+    wanted = 1 if workers == 1 else 4 * workers
+    spatial = p.N * p.groups * p.outer_size * (q.col_blocks + (0 if whole else q.left_blocks))
+    if spatial * ceil_div(p.H.on, q.rows) < wanted:
+        q.rows = max(min(8, p.H.on), p.H.on // ceil_div(wanted, spatial))
+    while q.rows > 1 and (q.n_outer * ((q.rows - 1) * p.H.s + reach_y + 1) > TABLE_ROWS
+                          or q.n_outer * ((q.rows - 1) * p.H.s + reach_y + 1) * q.pitch * phases > 2 * budget):
+        q.rows = ceil_div(q.rows, 2)
+    q.row_blocks = ceil_div(p.H.on, q.rows)
+    q.rows = ceil_div(p.H.on, q.row_blocks)
+    q.row_blocks = ceil_div(p.H.on, q.rows)
+    q.in_rows = (q.rows - 1) * p.H.s + reach_y + 1
+    if p.C > 1 and q.n_outer * q.in_rows * q.pitch * phases > 8 * budget:
+        free_rows(q)
+        return False
+
+    if q.R == 0 and not list_taps(q, per_channel, skip_zeros):
+        free_rows(q)
+        return False
+    q.units = p.N * p.groups * p.outer_size * q.row_blocks * (q.left_blocks + q.col_blocks + q.right_blocks)
+    q.at_table = sizeof(real) * (q.n_outer * q.in_rows * q.pitch * phases + 2 * MAX_NV * LANES)
+    q.at_table = round_up(max(q.at_table, <int64_t> sizeof(real) * (2 * q.cols + reach_x)), LINE)
+    q.at_scratch = round_up(q.at_table + q.n_outer * q.in_rows * sizeof(char *), LINE)
+    q.at_maps = q.at_scratch + sizeof(real) * MAX_R * MAX_NV * LANES
+    q.workspace = q.at_maps + phases * (sizeof(ColumnMap) + q.pitch * sizeof(int64_t))
+    return True
+
+
+cdef bint list_taps(RowPlan *q, int64_t per_channel, bint skip_zeros) noexcept nogil:
+    cdef const Problem *p = q.p
+    cdef const real *w = p.w
+    cdef Tap *tap
+    cdef int64_t g, outer, ky, kx
+    q.taps = <Tap *> malloc(max(per_channel * p.groups, 1) * sizeof(Tap))
+    q.first_tap = <int64_t *> malloc((p.groups + 1) * sizeof(int64_t))
+    if q.taps == NULL or q.first_tap == NULL:
+        return False
+    tap = q.taps
+    for g in range(p.groups):
+        q.first_tap[g] = tap - q.taps
+        for outer in range(q.n_outer):
+            for ky in range(p.H.k):
+                for kx in range(p.W.k):
+                    if not (skip_zeros and w[0] == 0):
+                        tap.row = outer * q.in_rows + ky * p.H.d
+                        tap.column = sizeof(real) * (q.fx.of_tap[kx] * q.pitch + q.fx.shift[kx])
+                        tap.weight = w[0]
+                        tap += 1
+                    w += 1
+    q.first_tap[p.groups] = tap - q.taps
+    return True
+
+
+cdef void free_rows(RowPlan *q) noexcept nogil:
+    free(q.fx.residue)
+    free(q.taps)
+    free(q.first_tap)
+
+
+cdef struct RowUnit:
+    int64_t n, channel, z
+    int64_t y0, rows
+    int64_t x0, cols                 # counted in samples, as everything along W here
+    bint in_place
+    char *y                          # the block's first output sample
+    const char *const *table
+    const real *bias
+
+
+cdef void name_rows(const RowPlan *q, const RowUnit *u, char *workspace) noexcept nogil:
+    """The table of input rows, every row starting where column x0's first tap reads."""
+    cdef const Problem *p = q.p
+    cdef const char **table = <const char **> (workspace + q.at_table)
+    cdef ColumnMap *maps = <ColumnMap *> (workspace + q.at_maps)
+    cdef int64_t *samples = <int64_t *> (maps + q.fx.count)
+    cdef real *band = <real *> workspace
+    cdef const char *slice
+    cdef const char *row
+    cdef int64_t c, kz, j, px, n_rows = (u.rows - 1) * p.H.s + (p.H.k - 1) * p.H.d + 1
+    cdef int64_t first = u.y0 * p.H.s - p.H.before
+    cdef real constant
+    if u.in_place:
+        # every part has its own constant, but parts are never in place
+        fill_constant(band, u.cols + q.fx.reach, p.constant[0])
+    else:
+        for px in range(q.fx.count):
+            maps[px].sample = samples + px * q.pitch
+            map_columns(&maps[px], u.x0 * p.W.s + q.fx.residue[px] - p.W.before * p.interleave, p.W.s,
+                        u.cols + q.fx.reach, p.W.n, p.W.boundary, p.interleave)
+    for c in range(p.C):
+        constant = p.constant[(u.channel * p.C + c) % p.x_parts]
+        for kz in range(p.outer_taps):
+            slice = input_slice(p, u.n, u.channel * p.C + c, u.z, kz)
+            for j in range(n_rows):
+                row = input_row(p, slice, first + j)
+                if u.in_place:
+                    table[j] = row + (u.x0 - p.W.before * p.interleave) * <int64_t> sizeof(real) if row != NULL \
+                        else <const char *> band
+                else:
+                    for px in range(q.fx.count):
+                        fill_row(&p.source, &maps[px], band + px * q.pitch, row, p.W.x_step, constant)
+                    table[j] = <const char *> band
+                    band += q.fx.count * q.pitch
+            table += q.in_rows
+
+
+cdef void run_rows(const RowPlan *q, const RowUnit *u, int R, int64_t y, char *workspace) noexcept nogil:
+    """The output rows y, y + d, ... of the unit, R of them (R = 0: one, taps from a list)."""
+    cdef const Problem *p = q.p
+    cdef real *scratch = <real *> (workspace + q.at_scratch)
+    cdef int64_t wide = (ROW_NV if R else NV1) * LANES, x = 0, n, strips
+    cdef int64_t y_step = p.H.d * p.H.y_step
+    cdef char *out = u.y + y * p.H.y_step
+    cdef bint direct = p.y_direct and u.cols >= LANES
+    cdef int r, width
+    while x < u.cols:
+        n = u.cols - x
+        width = 0 if n >= wide else 1
+        if n >= LANES:
+            n = n // wide * wide if width == 0 else n // LANES * LANES
+        elif u.cols >= LANES:        # the last vector, moved back over sums already stored: it ends where the input does
+            x = u.cols - LANES
+            n = LANES
+        if direct:
+            strips = n // (wide if width == 0 else LANES)
+            row_strips(q, u, R, y, width, x, strips, <real *> out + x, y_step // <int64_t> sizeof(real))
+        else:
+            n = min(n, wide if width == 0 else LANES)
+            row_strips(q, u, R, y, width, x, 1, scratch, wide)
+            for r in range(max(R, 1)):
+                store(p.y_code, out + r * y_step + x * p.W.y_step, p.W.y_step, scratch + r * wide, n)
+        x += n
+
+
+cdef inline void row_strips(const RowPlan *q, const RowUnit *u, int R, int64_t y, int width, int64_t x, int64_t strips,
+                            real *sums, int64_t lds) noexcept nogil:
+    cdef const Problem *p = q.p
+    if R:
+        ROW_TILES[R][width](u.table, y * p.H.s, p.H.d, q.n_outer, q.in_rows, p.H.k, p.W.k,
+                            p.W.d * p.interleave * sizeof(real), p.w + u.channel * q.n_outer * p.H.k * p.W.k, u.bias,
+                            p.fused, x * sizeof(real), strips, sums, lds)
+    else:
+        TAP_TILES[width](u.table + y * p.H.s, q.taps + q.first_tap[u.channel],
+                         q.first_tap[u.channel + 1] - q.first_tap[u.channel], p.pairs, u.bias, p.fused,
+                         x * sizeof(real), strips, sums)
+
+
+cdef void run_row_unit(const RowPlan *q, int64_t unit, char *workspace) noexcept nogil:
+    cdef const Problem *p = q.p
+    cdef RowUnit u
+    cdef int64_t blocks = q.left_blocks + q.col_blocks + q.right_blocks
+    cdef int64_t block = unit % blocks, y, d, rows
+    unit //= blocks
+    u.y0 = unit % q.row_blocks * q.rows
+    u.rows = min(q.rows, p.H.on - u.y0)
+    unit //= q.row_blocks
+    u.z = unit % p.outer_size
+    unit //= p.outer_size
+    u.channel = unit % p.groups
+    u.n = unit // p.groups
+    u.in_place = q.left_blocks <= block < q.left_blocks + q.col_blocks
+    if block < q.left_blocks:
+        u.x0 = block * q.edge_cols
+        u.cols = min(q.edge_cols, q.left - u.x0)
+    elif u.in_place:
+        u.x0 = q.left + (block - q.left_blocks) * q.cols
+        u.cols = q.cols if block + 1 < q.left_blocks + q.col_blocks else q.right - u.x0
+    else:
+        u.x0 = q.right + (block - q.left_blocks - q.col_blocks) * q.edge_cols
+        u.cols = min(q.edge_cols, q.on - u.x0)
+    u.y = output_slice(p, u.n, u.channel, u.z) + u.y0 * p.H.y_step + u.x0 * p.W.y_step
+    u.table = <const char *const *> (workspace + q.at_table)
+    u.bias = p.bias + u.channel if p.bias != NULL else NULL
+    name_rows(q, &u, workspace)
+    if q.R == 0:
+        for y in range(u.rows):
+            run_rows(q, &u, 0, y, workspace)
+        return
+    for d in range(min(p.H.d, u.rows)):
+        y = d
+        while y < u.rows:
+            rows = min(q.R, ceil_div(u.rows - y, p.H.d))
+            run_rows(q, &u, <int> rows, y, workspace)
+            y += rows * p.H.d

@@ -1,0 +1,402 @@
+# The register tiles: all the arithmetic of the engine.
+#
+# A tile holds R x NV vectors of sums in registers. Every sum starts from zero (or from where the last block of channels
+# left it) and takes its products in the order (c, kernel axes), so that all tiles give the same bits.
+#
+# The bodies are written once; R and NV are constants after inlining, which unrolls the loops over them completely and
+# keeps `acc` in registers. Seen in gcc 12's assembly for 8 x 3 at x86-64-v4: three loads, eight broadcasts and
+# twenty-four FMAs a tap, nothing spilled, the weights read where they lie (a packed copy measured no faster).
+
+cdef enum:
+    MAX_R = 8
+
+
+# ---------------------------------------------------------------- R output channels x NV vectors of columns
+
+ctypedef void (*ChannelTile)(const char *, int64_t, const int64_t *, int64_t, int64_t, int64_t, const real *, int64_t,
+                             const real *, bint, real *, int64_t) noexcept nogil
+
+
+cdef inline void channel_tile(
+    int R, int NV,
+    const char *band,            # first column of the first strip, channel 0
+    int64_t n_strips,
+    const int64_t *taps,         # byte offset of each tap within a channel
+    int64_t n_taps, int64_t n_channels,
+    int64_t plane,               # bytes from channel to channel
+    const real *w, int64_t ldw,  # weights of the first output channel, and the distance to the next one's
+    const real *bias,            # added last; NULL: none, or not yet
+    bint resume,                 # continue the sums found in `sums`
+    real *sums, int64_t lds,
+) noexcept nogil:
+    cdef vec acc[MAX_R][MAX_NV]
+    cdef vec b[MAX_NV]
+    cdef const char *x
+    cdef const char *channel
+    cdef const real *wk
+    cdef int64_t strip, c, t
+    cdef int r, v
+    for strip in range(n_strips):
+        for r in range(R):
+            for v in range(NV):
+                acc[r][v] = vzero()
+        if resume:
+            for r in range(R):
+                for v in range(NV):
+                    acc[r][v] = (<const vec *> (sums + r * lds) + v)[0]
+        wk = w
+        channel = band
+        if n_taps == 1:
+            channel += taps[0]
+            for c in range(n_channels):
+                for v in range(NV):
+                    b[v] = (<const vec *> channel + v)[0]
+                for r in range(R):
+                    for v in range(NV):
+                        acc[r][v] += b[v] * wk[r * ldw]
+                wk += 1
+                channel += plane
+        else:
+            for c in range(n_channels):
+                for t in range(n_taps):
+                    x = channel + taps[t]
+                    for v in range(NV):
+                        b[v] = (<const vec *> x + v)[0]
+                    for r in range(R):
+                        for v in range(NV):
+                            acc[r][v] += b[v] * wk[r * ldw]
+                    wk += 1
+                channel += plane
+        if bias != NULL:
+            for r in range(R):
+                for v in range(NV):
+                    acc[r][v] = acc[r][v] + bias[r]
+        for r in range(R):
+            for v in range(NV):
+                (<vec *> (sums + r * lds) + v)[0] = acc[r][v]
+        band += NV * sizeof(vec)
+        sums += NV * LANES
+
+
+# Three widths for each R: the full one, a shorter one, and a single vector for what is left of the columns.
+cdef void tile_8_full(const char *band, int64_t n_strips, const int64_t *taps, int64_t n_taps,
+                    int64_t n_channels, int64_t plane, const real *w, int64_t ldw, const real *bias, bint resume,
+                    real *sums, int64_t lds) noexcept nogil:
+    channel_tile(8, NV8, band, n_strips, taps, n_taps, n_channels, plane, w, ldw, bias, resume, sums, lds)
+
+
+cdef void tile_8_short(const char *band, int64_t n_strips, const int64_t *taps, int64_t n_taps,
+                    int64_t n_channels, int64_t plane, const real *w, int64_t ldw, const real *bias, bint resume,
+                    real *sums, int64_t lds) noexcept nogil:
+    channel_tile(8, NV8_SHORT, band, n_strips, taps, n_taps, n_channels, plane, w, ldw, bias, resume, sums, lds)
+
+
+cdef void tile_8_one(const char *band, int64_t n_strips, const int64_t *taps, int64_t n_taps,
+                    int64_t n_channels, int64_t plane, const real *w, int64_t ldw, const real *bias, bint resume,
+                    real *sums, int64_t lds) noexcept nogil:
+    channel_tile(8, 1, band, n_strips, taps, n_taps, n_channels, plane, w, ldw, bias, resume, sums, lds)
+
+
+cdef void tile_4_full(const char *band, int64_t n_strips, const int64_t *taps, int64_t n_taps,
+                    int64_t n_channels, int64_t plane, const real *w, int64_t ldw, const real *bias, bint resume,
+                    real *sums, int64_t lds) noexcept nogil:
+    channel_tile(4, NV4, band, n_strips, taps, n_taps, n_channels, plane, w, ldw, bias, resume, sums, lds)
+
+
+cdef void tile_4_short(const char *band, int64_t n_strips, const int64_t *taps, int64_t n_taps,
+                    int64_t n_channels, int64_t plane, const real *w, int64_t ldw, const real *bias, bint resume,
+                    real *sums, int64_t lds) noexcept nogil:
+    channel_tile(4, NV4_SHORT, band, n_strips, taps, n_taps, n_channels, plane, w, ldw, bias, resume, sums, lds)
+
+
+cdef void tile_4_one(const char *band, int64_t n_strips, const int64_t *taps, int64_t n_taps,
+                    int64_t n_channels, int64_t plane, const real *w, int64_t ldw, const real *bias, bint resume,
+                    real *sums, int64_t lds) noexcept nogil:
+    channel_tile(4, 1, band, n_strips, taps, n_taps, n_channels, plane, w, ldw, bias, resume, sums, lds)
+
+
+cdef void tile_2_full(const char *band, int64_t n_strips, const int64_t *taps, int64_t n_taps,
+                    int64_t n_channels, int64_t plane, const real *w, int64_t ldw, const real *bias, bint resume,
+                    real *sums, int64_t lds) noexcept nogil:
+    channel_tile(2, NV2, band, n_strips, taps, n_taps, n_channels, plane, w, ldw, bias, resume, sums, lds)
+
+
+cdef void tile_2_short(const char *band, int64_t n_strips, const int64_t *taps, int64_t n_taps,
+                    int64_t n_channels, int64_t plane, const real *w, int64_t ldw, const real *bias, bint resume,
+                    real *sums, int64_t lds) noexcept nogil:
+    channel_tile(2, NV2_SHORT, band, n_strips, taps, n_taps, n_channels, plane, w, ldw, bias, resume, sums, lds)
+
+
+cdef void tile_2_one(const char *band, int64_t n_strips, const int64_t *taps, int64_t n_taps,
+                    int64_t n_channels, int64_t plane, const real *w, int64_t ldw, const real *bias, bint resume,
+                    real *sums, int64_t lds) noexcept nogil:
+    channel_tile(2, 1, band, n_strips, taps, n_taps, n_channels, plane, w, ldw, bias, resume, sums, lds)
+
+
+cdef void tile_1_full(const char *band, int64_t n_strips, const int64_t *taps, int64_t n_taps,
+                    int64_t n_channels, int64_t plane, const real *w, int64_t ldw, const real *bias, bint resume,
+                    real *sums, int64_t lds) noexcept nogil:
+    channel_tile(1, NV1, band, n_strips, taps, n_taps, n_channels, plane, w, ldw, bias, resume, sums, lds)
+
+
+cdef void tile_1_short(const char *band, int64_t n_strips, const int64_t *taps, int64_t n_taps,
+                    int64_t n_channels, int64_t plane, const real *w, int64_t ldw, const real *bias, bint resume,
+                    real *sums, int64_t lds) noexcept nogil:
+    channel_tile(1, NV1_SHORT, band, n_strips, taps, n_taps, n_channels, plane, w, ldw, bias, resume, sums, lds)
+
+
+cdef void tile_1_one(const char *band, int64_t n_strips, const int64_t *taps, int64_t n_taps,
+                    int64_t n_channels, int64_t plane, const real *w, int64_t ldw, const real *bias, bint resume,
+                    real *sums, int64_t lds) noexcept nogil:
+    channel_tile(1, 1, band, n_strips, taps, n_taps, n_channels, plane, w, ldw, bias, resume, sums, lds)
+
+
+cdef struct ChannelTiles:            # the tiles of one R, widest first
+    int R
+    int NV[3]
+    ChannelTile run[3]
+
+
+cdef ChannelTiles CHANNEL_TILES[4]
+CHANNEL_TILES[0] = ChannelTiles(8, [NV8, NV8_SHORT, 1], [tile_8_full, tile_8_short, tile_8_one])
+CHANNEL_TILES[1] = ChannelTiles(4, [NV4, NV4_SHORT, 1], [tile_4_full, tile_4_short, tile_4_one])
+CHANNEL_TILES[2] = ChannelTiles(2, [NV2, NV2_SHORT, 1], [tile_2_full, tile_2_short, tile_2_one])
+CHANNEL_TILES[3] = ChannelTiles(1, [NV1, NV1_SHORT, 1], [tile_1_full, tile_1_short, tile_1_one])
+
+
+# ---------------------------------------------------------------- R output rows x NV vectors of columns
+
+ctypedef void (*RowTile)(const char *const *, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t,
+                         const real *, const real *, bint, int64_t, int64_t, real *, int64_t) noexcept nogil
+
+
+cdef inline void add_input_row(int first, int last, int NV, vec (*acc)[MAX_NV], const char *x, const real *w,
+                               int64_t kw, int64_t dx, bint fused) noexcept nogil:
+    """One input row, once loaded, feeds the output rows first to last - 1; w is the kernel row of output row 0."""
+    cdef vec b[MAX_NV]
+    cdef int64_t kx
+    cdef int r, v
+    for kx in range(kw):
+        for v in range(NV):
+            b[v] = (<const vec *> x + v)[0]
+        for r in range(first, last):
+            for v in range(NV):
+                if fused:
+                    acc[r][v] += b[v] * w[-r * kw]
+                else:
+                    acc[r][v] = acc[r][v] + rounded_product(b[v], w[-r * kw])
+        w += 1
+        x += dx
+
+
+cdef inline void row_tile(
+    int R, int NV, bint fused,
+    const char *const *rows,     # the input rows of the unit, those of each outer tap together
+    int64_t first,               # the row that output row 0 meets first
+    int64_t row_step,            # rows between kernel rows, and between output rows
+    int64_t n_outer, int64_t outer_step, int64_t kh, int64_t kw,
+    int64_t dx,                  # bytes between kernel columns
+    const real *w, const real *bias,
+    int64_t x,                   # byte offset of the first strip in every row
+    int64_t n_strips,
+    real *sums, int64_t lds,
+) noexcept nogil:
+    """Needs kh >= R. Output row r and input row i meet in kernel row i - r, so each load is used up to R times."""
+    cdef vec acc[MAX_R][MAX_NV]
+    cdef const char *const *row
+    cdef const real *wi
+    cdef int64_t strip, outer, i
+    cdef int r, v
+    for strip in range(n_strips):
+        for r in range(R):
+            for v in range(NV):
+                acc[r][v] = vzero()
+        wi = w
+        for outer in range(n_outer):
+            row = rows + outer * outer_step + first
+            if R > 1:
+                add_input_row(0, 1, NV, acc, row[0] + x, wi, kw, dx, fused)
+                row += row_step
+                wi += kw
+            if R > 2:
+                add_input_row(0, 2, NV, acc, row[0] + x, wi, kw, dx, fused)
+                row += row_step
+                wi += kw
+            if R > 3:
+                add_input_row(0, 3, NV, acc, row[0] + x, wi, kw, dx, fused)
+                row += row_step
+                wi += kw
+            for i in range(R - 1, kh):
+                add_input_row(0, R, NV, acc, row[0] + x, wi, kw, dx, fused)
+                row += row_step
+                wi += kw
+            if R > 1:
+                add_input_row(1, R, NV, acc, row[0] + x, wi, kw, dx, fused)
+            if R > 2:
+                add_input_row(2, R, NV, acc, row[row_step] + x, wi + kw, kw, dx, fused)
+            if R > 3:
+                add_input_row(3, R, NV, acc, row[2 * row_step] + x, wi + 2 * kw, kw, dx, fused)
+        if bias != NULL:
+            for r in range(R):
+                for v in range(NV):
+                    acc[r][v] = acc[r][v] + bias[0]
+        for r in range(R):
+            for v in range(NV):
+                (<vec *> (sums + r * lds) + v)[0] = acc[r][v]
+        x += NV * sizeof(vec)
+        sums += NV * LANES
+
+
+cdef void rows_4_wide(const char *const *rows, int64_t first, int64_t row_step, int64_t n_outer,
+                    int64_t outer_step, int64_t kh, int64_t kw, int64_t dx, const real *w, const real *bias,
+                    bint fused, int64_t x, int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
+    if fused:
+        row_tile(4, ROW_NV, True, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias, x, n_strips, sums, lds)
+    else:
+        row_tile(4, ROW_NV, False, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias, x, n_strips, sums, lds)
+
+
+cdef void rows_4_one(const char *const *rows, int64_t first, int64_t row_step, int64_t n_outer,
+                    int64_t outer_step, int64_t kh, int64_t kw, int64_t dx, const real *w, const real *bias,
+                    bint fused, int64_t x, int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
+    if fused:
+        row_tile(4, 1, True, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias, x, n_strips, sums, lds)
+    else:
+        row_tile(4, 1, False, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias, x, n_strips, sums, lds)
+
+
+cdef void rows_3_wide(const char *const *rows, int64_t first, int64_t row_step, int64_t n_outer,
+                    int64_t outer_step, int64_t kh, int64_t kw, int64_t dx, const real *w, const real *bias,
+                    bint fused, int64_t x, int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
+    if fused:
+        row_tile(3, ROW_NV, True, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias, x, n_strips, sums, lds)
+    else:
+        row_tile(3, ROW_NV, False, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias, x, n_strips, sums, lds)
+
+
+cdef void rows_3_one(const char *const *rows, int64_t first, int64_t row_step, int64_t n_outer,
+                    int64_t outer_step, int64_t kh, int64_t kw, int64_t dx, const real *w, const real *bias,
+                    bint fused, int64_t x, int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
+    if fused:
+        row_tile(3, 1, True, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias, x, n_strips, sums, lds)
+    else:
+        row_tile(3, 1, False, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias, x, n_strips, sums, lds)
+
+
+cdef void rows_2_wide(const char *const *rows, int64_t first, int64_t row_step, int64_t n_outer,
+                    int64_t outer_step, int64_t kh, int64_t kw, int64_t dx, const real *w, const real *bias,
+                    bint fused, int64_t x, int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
+    if fused:
+        row_tile(2, ROW_NV, True, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias, x, n_strips, sums, lds)
+    else:
+        row_tile(2, ROW_NV, False, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias, x, n_strips, sums, lds)
+
+
+cdef void rows_2_one(const char *const *rows, int64_t first, int64_t row_step, int64_t n_outer,
+                    int64_t outer_step, int64_t kh, int64_t kw, int64_t dx, const real *w, const real *bias,
+                    bint fused, int64_t x, int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
+    if fused:
+        row_tile(2, 1, True, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias, x, n_strips, sums, lds)
+    else:
+        row_tile(2, 1, False, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias, x, n_strips, sums, lds)
+
+
+cdef void rows_1_wide(const char *const *rows, int64_t first, int64_t row_step, int64_t n_outer,
+                    int64_t outer_step, int64_t kh, int64_t kw, int64_t dx, const real *w, const real *bias,
+                    bint fused, int64_t x, int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
+    if fused:
+        row_tile(1, ROW_NV, True, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias, x, n_strips, sums, lds)
+    else:
+        row_tile(1, ROW_NV, False, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias, x, n_strips, sums, lds)
+
+
+cdef void rows_1_one(const char *const *rows, int64_t first, int64_t row_step, int64_t n_outer,
+                    int64_t outer_step, int64_t kh, int64_t kw, int64_t dx, const real *w, const real *bias,
+                    bint fused, int64_t x, int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
+    if fused:
+        row_tile(1, 1, True, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias, x, n_strips, sums, lds)
+    else:
+        row_tile(1, 1, False, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias, x, n_strips, sums, lds)
+
+
+cdef RowTile ROW_TILES[5][2]         # by output rows, then wide or one vector
+ROW_TILES[4] = [rows_4_wide, rows_4_one]
+ROW_TILES[3] = [rows_3_wide, rows_3_one]
+ROW_TILES[2] = [rows_2_wide, rows_2_one]
+ROW_TILES[1] = [rows_1_wide, rows_1_one]
+
+
+# ---------------------------------------------------------------- one output row, taps from a list
+
+cdef struct Tap:
+    int64_t row                      # which of the unit's input rows, for output row 0
+    int64_t column                   # byte offset in it
+    real weight
+
+
+ctypedef void (*TapTile)(const char *const *, const Tap *, int64_t, int, const real *, bint, int64_t, int64_t,
+                         real *) noexcept nogil
+
+
+cdef inline void tap_tile(int NV, bint fused, const char *const *rows, const Tap *taps, int64_t n_taps, int pairs,
+                          const real *bias, int64_t x, int64_t n_strips, real *sums) noexcept nogil:
+    """Sum over listed taps. With pairs = 1 or -1 the kernel is one-dimensional and even or odd about its middle tap,
+    and the sum is scipy.ndimage.correlate1d's: the middle first, then (x[-i] +- x[i]) * w[-i] from the far end in."""
+    cdef vec acc[MAX_NV]
+    cdef vec b
+    cdef const char *p
+    cdef const char *q
+    cdef int64_t strip, t
+    cdef int v
+    for strip in range(n_strips):
+        for v in range(NV):
+            acc[v] = vzero()
+        if pairs == 0:
+            for t in range(n_taps):
+                p = rows[taps[t].row] + taps[t].column + x
+                for v in range(NV):
+                    if fused:
+                        acc[v] += (<const vec *> p + v)[0] * taps[t].weight
+                    else:
+                        acc[v] = acc[v] + rounded_product((<const vec *> p + v)[0], taps[t].weight)
+        else:
+            t = n_taps // 2
+            p = rows[taps[t].row] + taps[t].column + x
+            for v in range(NV):
+                acc[v] = rounded_product((<const vec *> p + v)[0], taps[t].weight)
+            for t in range(n_taps // 2):
+                p = rows[taps[t].row] + taps[t].column + x
+                q = rows[taps[n_taps - 1 - t].row] + taps[n_taps - 1 - t].column + x
+                for v in range(NV):
+                    if pairs > 0:
+                        b = (<const vec *> p + v)[0] + (<const vec *> q + v)[0]
+                    else:
+                        b = (<const vec *> p + v)[0] - (<const vec *> q + v)[0]
+                    acc[v] = acc[v] + rounded_product(b, taps[t].weight)
+        if bias != NULL:
+            for v in range(NV):
+                acc[v] = acc[v] + bias[0]
+        for v in range(NV):
+            (<vec *> sums + v)[0] = acc[v]
+        x += NV * sizeof(vec)
+        sums += NV * LANES
+
+
+cdef void taps_wide(const char *const *rows, const Tap *taps, int64_t n_taps, int pairs, const real *bias, bint fused,
+                    int64_t x, int64_t n_strips, real *sums) noexcept nogil:
+    if fused:
+        tap_tile(NV1, True, rows, taps, n_taps, pairs, bias, x, n_strips, sums)
+    else:
+        tap_tile(NV1, False, rows, taps, n_taps, pairs, bias, x, n_strips, sums)
+
+
+cdef void taps_one(const char *const *rows, const Tap *taps, int64_t n_taps, int pairs, const real *bias, bint fused,
+                    int64_t x, int64_t n_strips, real *sums) noexcept nogil:
+    if fused:
+        tap_tile(1, True, rows, taps, n_taps, pairs, bias, x, n_strips, sums)
+    else:
+        tap_tile(1, False, rows, taps, n_taps, pairs, bias, x, n_strips, sums)
+
+
+cdef TapTile TAP_TILES[2]
+TAP_TILES = [taps_wide, taps_one]

@@ -1,0 +1,134 @@
+/* The vector type of the kernels.
+ *
+ * A kernel module is compiled once for each computing dtype (PYCONV_F32, PYCONV_F64, PYCONV_I64: setup.py defines one)
+ * and each instruction-set level (the compiler's own -march macros). `real` is the computing dtype and `vec` a register
+ * of them, so that `acc += b * w` in a .pyx is one multiply-add a vector. Cython is told that both are C doubles; only
+ * C ever looks at their true types.
+ */
+#ifndef PYCONV_VECTOR_H
+#define PYCONV_VECTOR_H
+
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#if defined(PYCONV_I64)
+typedef int64_t real;
+#define PYCONV_REAL_CODE 'q'
+#elif defined(PYCONV_F64)
+typedef double real;
+#define PYCONV_REAL_CODE 'd'
+#else
+typedef float real;
+#define PYCONV_REAL_CODE 'f'
+#endif
+
+#if defined(__GNUC__) || defined(__clang__)
+#define PYCONV_INLINE static inline __attribute__((always_inline))
+#if defined(__AVX512F__)
+#define PYCONV_VECTOR_BYTES 64
+#elif defined(__AVX__)
+#define PYCONV_VECTOR_BYTES 32
+#else
+#define PYCONV_VECTOR_BYTES 16
+#endif
+/* aligned(sizeof real): every load and store is an unaligned one, which costs nothing where the address is aligned. */
+typedef real vec __attribute__((vector_size(PYCONV_VECTOR_BYTES), aligned(sizeof(real)), may_alias));
+#define PYCONV_LANES ((int)(PYCONV_VECTOR_BYTES / sizeof(real)))
+#else
+#define PYCONV_INLINE static inline
+typedef real vec;
+#define PYCONV_LANES 1
+#endif
+
+/* Tile shapes: NVr vectors of columns for r output channels. r * NV accumulators, NV loaded vectors and one broadcast
+ * weight fill the registers: 32 of AVX-512 and NEON, 16 of AVX2 and SSE2 (which needs one more for the product). */
+#if defined(__AVX512F__) || defined(__aarch64__)
+#define PYCONV_MAX_R 8
+#define PYCONV_NV8 3
+#define PYCONV_NV8_SHORT 2
+#define PYCONV_NV4 6
+#define PYCONV_NV4_SHORT 3
+#define PYCONV_NV2 8
+#define PYCONV_NV2_SHORT 4
+#define PYCONV_NV1 12
+#define PYCONV_NV1_SHORT 4
+#define PYCONV_ROW_NV 4
+#else
+#define PYCONV_MAX_R 4
+#define PYCONV_NV8 1 /* needs more registers than there are: never chosen */
+#define PYCONV_NV8_SHORT 1
+#if defined(__AVX__)
+#define PYCONV_NV4 3
+#define PYCONV_NV4_SHORT 2
+#define PYCONV_NV2 5
+#define PYCONV_NV2_SHORT 2
+#else
+#define PYCONV_NV4 2
+#define PYCONV_NV4_SHORT 1
+#define PYCONV_NV2 4
+#define PYCONV_NV2_SHORT 2
+#endif
+#define PYCONV_NV1 8
+#define PYCONV_NV1_SHORT 4
+#define PYCONV_ROW_NV 2
+#endif
+#define PYCONV_MAX_NV 12
+
+PYCONV_INLINE vec vzero(void) {
+    vec v = {0};
+    return v;
+}
+
+/* A product that the compiler may not fuse with the sum that follows (the empty assembly hides where it came from). */
+PYCONV_INLINE vec rounded_product(vec a, real b) {
+    vec p = a * b;
+#if defined(__x86_64__) && defined(__AVX512F__)
+    __asm__("" : "+v"(p));
+#elif defined(__x86_64__)
+    __asm__("" : "+x"(p));
+#elif defined(__aarch64__)
+    __asm__("" : "+w"(p));
+#else
+    __asm__("" : "+m"(p));
+#endif
+    return p;
+}
+
+/* Conversions between the computing dtype and an array's. A float outside the integers' range goes through int64, as
+ * NumPy and SciPy do, and an integer keeps its low bits. */
+typedef _Float16 half;
+
+PYCONV_INLINE int64_t real_to_int64(real v) {
+#if defined(PYCONV_I64)
+    return v;
+#else
+    return (v >= (real)-9223372036854775808.0 && v < (real)9223372036854775808.0) ? (int64_t)v : INT64_MIN;
+#endif
+}
+
+PYCONV_INLINE uint64_t real_to_uint64(real v) {
+#if defined(PYCONV_I64)
+    return (uint64_t)v;
+#else
+    return v >= (real)9223372036854775808.0 && v < (real)18446744073709551616.0 ? (uint64_t)v
+                                                                                 : (uint64_t)real_to_int64(v);
+#endif
+}
+
+PYCONV_INLINE double monotonic_seconds(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+PYCONV_INLINE void swap_bytes(char *p, int64_t size) {
+    for (int64_t i = 0; i < size / 2; i++) {
+        char t = p[i];
+        p[i] = p[size - 1 - i];
+        p[size - 1 - i] = t;
+    }
+}
+
+#endif
