@@ -43,6 +43,10 @@ def corr2d(x, k, *, stride=1, padding=0, dilation=1, padding_mode="zeros", paddi
     array([[19., 25.],
            [37., 43.]])
     """
+    y = engine.small_corr2d(x, k, stride, padding, dilation, padding_mode, padding_value, dtype, out, method,
+                            overflow, workers)
+    if y is not None:
+        return y
     x, k = _check.matrices(x, k)
     y = _convolve(2, x[None], k[None, None], None, stride, padding, dilation, 1, padding_mode, padding_value, dtype,
                   None if out is None else _check.output_rows(out), method, overflow, workers)

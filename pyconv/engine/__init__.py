@@ -74,6 +74,18 @@ openmp = _cpu.openmp
 _kernels = {dtype: importlib.import_module(f"{__name__}._direct_{short}_{level}")
             for dtype, short in ((np.dtype(np.float32), "f32"), (np.dtype(np.float64), "f64"),
                                  (np.dtype(np.int64), "i64"))}
+_small = {dtype: kernels.small_corr2d for dtype, kernels in _kernels.items() if dtype.kind == "f"}
+
+
+def small_corr2d(x, k, *settings):
+    """corr2d of two small plain float32 or float64 arrays, or None: the general way is needed."""
+    run = _small.get(x.dtype) if type(x) is np.ndarray else None
+    return None if run is None else run(x, k, *settings)
+
+
+def fma_gflops(dtype, workers):
+    """What this machine's multiply-add units can do, in GFLOP/s: a loop on registers alone, on `workers` threads."""
+    return _kernels[np.dtype(dtype)].fma_gflops(workers)
 
 
 def correlate(x, w, bias, out, nbatch, groups, stride, dilation, before, boundary, constant, workers,

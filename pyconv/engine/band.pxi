@@ -55,6 +55,9 @@ cdef void load_as(number *tag, real *to, const char *source, int64_t step, int64
     if step == <int64_t> sizeof(number):
         for i in range(n):
             to[i] = <real> (<const number *> source)[i]
+    elif step == 2 * <int64_t> sizeof(number):      # stride 2: the compiler's shuffles beat one load a sample
+        for i in range(n):
+            to[i] = <real> (<const number *> source)[2 * i]
     else:
         for i in range(n):
             to[i] = <real> (<const number *> (source + i * step))[0]
@@ -208,16 +211,18 @@ cdef void fill_row(const Source *source, const ColumnMap *cols, real *to, const 
         fill_constant(to, cols.length, constant)
         return
     for j in range(cols.inner):
-        to[j] = constant
-        if cols.sample[j] >= 0:
+        if cols.sample[j] < 0:
+            to[j] = constant
+        else:
             load_any(source, to + j, row + cols.sample[j] * stride, 0, 1)
     if cols.inner_end > cols.inner:
         if source.plain and source.code == REAL_CODE and cols.step * stride == <int64_t> sizeof(real):
-            memcpy(to + cols.inner, row + cols.start * stride, (cols.inner_end - cols.inner) * sizeof(real))
+            copy_reals(to + cols.inner, <const real *> (row + cols.start * stride), cols.inner_end - cols.inner)
         else:
             load_any(source, to + cols.inner, row + cols.start * stride, cols.step * stride,
                      cols.inner_end - cols.inner)
     for j in range(cols.inner_end, cols.length):
-        to[j] = constant
-        if cols.sample[j] >= 0:
+        if cols.sample[j] < 0:
+            to[j] = constant
+        else:
             load_any(source, to + j, row + cols.sample[j] * stride, 0, 1)

@@ -215,7 +215,7 @@ cdef void store_tile(const ChannelPlan *q, const ChannelUnit *u, int R, int64_t 
             y = u.y + row * p.H.y_step + column * p.W.y_step
             for r in range(R):
                 if p.y_direct:
-                    memcpy(y + (u.channel + o + r) * p.y_channel, sums + r * lds + done, n * sizeof(real))
+                    copy_reals(<real *> (y + (u.channel + o + r) * p.y_channel), sums + r * lds + done, n)
                 else:
                     store(p.y_code, y + (u.channel + o + r) * p.y_channel, p.W.y_step, sums + r * lds + done, n)
         done += q.pitch - column

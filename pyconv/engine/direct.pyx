@@ -20,6 +20,7 @@ cdef extern from "vector.h" nogil:
     int64_t real_to_int64(real)
     uint64_t real_to_uint64(real)
     void swap_bytes(char *, int64_t)
+    void copy_reals(real *, const real *, int64_t)
     double monotonic_seconds()
     enum:
         LANES "PYCONV_LANES"
@@ -34,6 +35,8 @@ cdef extern from "vector.h" nogil:
         NV1 "PYCONV_NV1"
         NV1_SHORT "PYCONV_NV1_SHORT"
         ROW_NV "PYCONV_ROW_NV"
+        ROW_NV_SHORT "PYCONV_ROW_NV_SHORT"
+        ROW_NV_SHORTER "PYCONV_ROW_NV_SHORTER"
         REAL_CODE "PYCONV_REAL_CODE"
 
 cdef extern from "Python.h":
@@ -58,9 +61,6 @@ cdef struct Axis:                    # a spatial axis
 cdef struct Problem:
     # the batch, any number of axes
     int n_batch
-    int64_t batch[MAX_AXES]
-    int64_t x_batch[MAX_AXES]
-    int64_t y_batch[MAX_AXES]
     int64_t N
     # channels; a complex one is two parts, each a real channel here
     int64_t groups, C, O             # C and O: of one group
@@ -69,7 +69,6 @@ cdef struct Problem:
     int64_t x_part                   # bytes from one part to the other
     # spatial axes: the last two are H and W, those before are the outer ones
     int n_outer
-    Axis outer[MAX_AXES]
     Axis H
     Axis W
     int64_t interleave               # samples a pixel, where W runs over the samples of a channels-last image
@@ -87,6 +86,11 @@ cdef struct Problem:
     # progress
     bint cancelled
     double last_poll
+    # the long tables come last, so that clearing the rest is cheap
+    int64_t batch[MAX_AXES]
+    int64_t x_batch[MAX_AXES]
+    int64_t y_batch[MAX_AXES]
+    Axis outer[MAX_AXES]
 
 
 # ---------------------------------------------------------------- where things lie
@@ -253,17 +257,11 @@ def correlate(cnp.ndarray x not None, cnp.ndarray w not None, cnp.ndarray bias, 
     """pyconv.engine.correlate once dtypes are settled: w and out are real and native, a complex x has its two parts on
     a last axis of length two, and with `interleaved` the last batch axis runs inside W."""
     cdef Problem p
-    cdef ChannelPlan channels
-    cdef RowPlan rows
     cdef int n_spatial = w.ndim - 2
     cdef int a, first_spatial = n_batch + 1
-    cdef int64_t units, size, i, macs
-    cdef bint by_rows
-    cdef list caught = []
-    cdef char *workspace
     cdef Axis axes[MAX_AXES]
 
-    memset(&p, 0, sizeof(p))
+    memset(&p, 0, <char *> &p.batch - <char *> &p)
     p.groups = groups
     p.C = w.shape[1]
     p.O = w.shape[0] // groups
@@ -317,29 +315,38 @@ def correlate(cnp.ndarray x not None, cnp.ndarray w not None, cnp.ndarray bias, 
         p.W.y_step //= p.interleave
     p.y_direct = p.y_code == REAL_CODE and p.W.y_step == sizeof(real)
 
-    by_rows = p.O == 1 and plan_rows(&rows, &p, skip_zeros, workers)
+    execute(&p, skip_zeros, workers)
+
+
+cdef int execute(Problem *p, bint skip_zeros, int workers) except -1:
+    """Plan, allocate the workspace, run."""
+    cdef ChannelPlan channels
+    cdef RowPlan rows
+    cdef int64_t units, size
+    cdef bint by_rows = p.O == 1 and plan_rows(&rows, p, skip_zeros, workers)
+    cdef list caught = []
+    cdef char *workspace
     if by_rows:
         units, size = rows.units, rows.workspace
     else:
-        if not plan_channels(&channels, &p, workers):
+        if not plan_channels(&channels, p, workers):
             raise MemoryError("the convolution's tables do not fit in memory")
         units, size = channels.units, channels.workspace
     try:
         if units == 0:
-            return
-        macs = p.N * groups * p.O * p.C * p.outer_size * p.outer_taps * p.H.on * p.W.on * p.interleave * p.H.k * p.W.k
-        if macs < SERIAL_BELOW:
+            return 0
+        if multiply_adds(p) < SERIAL_BELOW:
             workers = 1
         if workers > units:
             workers = <int> units
-        size = round_up(size, 4096) + LINE
+        size = round_up(size, LINE) + LINE
         workspace = <char *> malloc(workers * size)
         if workspace == NULL:
             raise MemoryError(f"no memory for the workspace of {workers * size} bytes")
         try:
             p.last_poll = monotonic_seconds()
             with nogil:
-                run(&p, NULL if by_rows else &channels, &rows if by_rows else NULL, units, workspace, size, workers,
+                run(p, NULL if by_rows else &channels, &rows if by_rows else NULL, units, workspace, size, workers,
                     <void *> caught)
         finally:
             free(workspace)
@@ -350,6 +357,54 @@ def correlate(cnp.ndarray x not None, cnp.ndarray w not None, cnp.ndarray bias, 
             free_channels(&channels)
     if caught:
         raise caught[0]
+    return 0
+
+
+cdef inline double multiply_adds(const Problem *p) noexcept nogil:
+    return (<double> p.N * p.groups * p.O * p.C * p.outer_size * p.outer_taps * p.H.on * p.W.on * p.interleave
+            * p.H.k * p.W.k)
+
+
+def small_corr2d(x, k, stride, padding, dilation, padding_mode, padding_value, dtype, out, method, overflow, workers):
+    """corr2d of two plain arrays that are soon done, without the full checks; None: something is not so plain.
+
+    It exists because the checks of the general call take ten times as long as a 6 x 8 image's correlation."""
+    cdef Problem p
+    cdef cnp.ndarray a, w, y
+    cdef int64_t s, pad, d, oh, ow
+    cdef cnp.npy_intp shape[2]
+    if (type(x) is not cnp.ndarray or type(k) is not cnp.ndarray or type(stride) is not int or type(padding) is not int
+            or type(dilation) is not int or dtype is not None or out is not None or workers is not None
+            or padding_mode != "zeros" or type(padding_value) is not float or padding_value != 0
+            or method not in ("auto", "direct") or overflow != "raise"):
+        return None
+    a, w = x, k
+    if (a.ndim != 2 or w.ndim != 2 or dtype_code(a) != REAL_CODE or dtype_code(w) != REAL_CODE
+            or not cnp.PyArray_ISCARRAY_RO(w) or not cnp.PyArray_ISALIGNED(a) or not cnp.PyArray_ISNOTSWAPPED(a)):
+        return None
+    if not (0 < stride < 32768 and 0 <= padding < 32768 and 0 < dilation < 32768):
+        return None
+    s, pad, d = stride, padding, dilation
+    if a.shape[0] > 32768 or a.shape[1] > 32768 or not 0 < w.shape[0] < 32768 or not 0 < w.shape[1] < 32768:
+        return None
+    oh = a.shape[0] + 2 * pad - d * (w.shape[0] - 1) - 1
+    ow = a.shape[1] + 2 * pad - d * (w.shape[1] - 1) - 1
+    if oh < 0 or ow < 0:
+        return None
+    shape[0], shape[1] = oh // s + 1, ow // s + 1
+    if <double> shape[0] * shape[1] * w.shape[0] * w.shape[1] >= SERIAL_BELOW:
+        return None
+    y = cnp.PyArray_EMPTY(2, shape, cnp.PyArray_TYPE(a), 0)
+    memset(&p, 0, <char *> &p.batch - <char *> &p)
+    p.groups = p.C = p.O = p.x_parts = p.N = p.interleave = p.outer_taps = p.outer_size = 1
+    p.x, p.y, p.w = <const char *> cnp.PyArray_DATA(a), <char *> cnp.PyArray_DATA(y), <const real *> cnp.PyArray_DATA(w)
+    p.source.code = p.y_code = REAL_CODE
+    p.source.size = sizeof(real)
+    p.source.plain = p.y_direct = p.fused = True
+    set_axis(&p.H, a.shape[0], shape[0], w.shape[0], s, d, pad, CONSTANT, a.strides[0], y.strides[0])
+    set_axis(&p.W, a.shape[1], shape[1], w.shape[1], s, d, pad, CONSTANT, a.strides[1], y.strides[1])
+    execute(&p, False, 1)
+    return y
 
 
 cdef inline bint merge_axes(Axis *a, Axis *b) noexcept nogil:

@@ -26,6 +26,7 @@ cdef struct RowPlan:
     int64_t n_taps
     Tap *taps                        # of every output channel, one list after the other
     int64_t *first_tap               # where each channel's list begins
+    int64_t images, unit_images      # (image, output channel, outer output), and how many of them a unit takes
     int64_t units
     int64_t at_table, at_scratch, at_maps, workspace
 
@@ -63,8 +64,8 @@ cdef bint plan_rows(RowPlan *q, Problem *p, bint skip_zeros, int workers) noexce
     if p.source.plain and p.source.code == REAL_CODE and p.W.x_step == sizeof(real) and p.W.s == 1:
         q.left = min(q.on, p.W.before * p.interleave)
         q.right = min(q.on, (p.W.n + p.W.before) * p.interleave - reach_x)
-        if q.right - q.left < LANES or q.right - q.left < q.on // 2:
-            q.left = q.right = 0
+        if q.right - q.left < 16 * LANES or q.right - q.left < q.on // 2:
+            q.left = q.right = 0         # narrow: two borders by way of the band cost more than all columns
     whole = q.right > q.left
     if whole:
         q.edge_cols = min(max(max(q.left, q.on - q.right), 1), 1024)
@@ -111,7 +112,10 @@ cdef bint plan_rows(RowPlan *q, Problem *p, bint skip_zeros, int workers) noexce
     if q.R == 0 and not list_taps(q, per_channel, skip_zeros):
         free_rows(q)
         return False
-    q.units = p.N * p.groups * p.outer_size * q.row_blocks * (q.left_blocks + q.col_blocks + q.right_blocks)
+    q.images = p.N * p.groups * p.outer_size
+    q.unit_images = max(1, min(UNIT_BYTES // <int64_t> sizeof(real) // (q.rows * cols),
+                               q.images * q.row_blocks // wanted))
+    q.units = ceil_div(q.images, q.unit_images) * q.row_blocks * (q.left_blocks + q.col_blocks + q.right_blocks)
     q.at_table = sizeof(real) * (q.n_outer * q.in_rows * q.pitch * phases + 2 * MAX_NV * LANES)
     q.at_table = round_up(max(q.at_table, <int64_t> sizeof(real) * (2 * q.cols + reach_x)), LINE)
     q.at_scratch = round_up(q.at_table + q.n_outer * q.in_rows * sizeof(char *), LINE)
@@ -161,97 +165,97 @@ cdef struct RowUnit:
     const real *bias
 
 
+cdef void map_unit(const RowPlan *q, const RowUnit *u, char *workspace) noexcept nogil:
+    """What all images of a unit share: the map of its columns, or a row of the constant."""
+    cdef const Problem *p = q.p
+    cdef ColumnMap *maps = <ColumnMap *> (workspace + q.at_maps)
+    cdef int64_t *samples = <int64_t *> (maps + q.fx.count)
+    cdef int64_t px
+    if u.in_place:                   # so there is one part, and one constant
+        fill_constant(<real *> workspace, u.cols + q.fx.reach, p.constant[0])
+        return
+    for px in range(q.fx.count):
+        maps[px].sample = samples + px * q.pitch
+        map_columns(&maps[px], u.x0 * p.W.s + q.fx.residue[px] - p.W.before * p.interleave, p.W.s,
+                    u.cols + q.fx.reach, p.W.n, p.W.boundary, p.interleave)
+
+
 cdef void name_rows(const RowPlan *q, const RowUnit *u, char *workspace) noexcept nogil:
     """The table of input rows, every row starting where column x0's first tap reads."""
     cdef const Problem *p = q.p
     cdef const char **table = <const char **> (workspace + q.at_table)
-    cdef ColumnMap *maps = <ColumnMap *> (workspace + q.at_maps)
-    cdef int64_t *samples = <int64_t *> (maps + q.fx.count)
+    cdef const ColumnMap *maps = <const ColumnMap *> (workspace + q.at_maps)
     cdef real *band = <real *> workspace
     cdef const char *slice
     cdef const char *row
     cdef int64_t c, kz, j, px, n_rows = (u.rows - 1) * p.H.s + (p.H.k - 1) * p.H.d + 1
     cdef int64_t first = u.y0 * p.H.s - p.H.before
+    cdef int64_t shift = (u.x0 - p.W.before * p.interleave) * sizeof(real)
     cdef real constant
-    if u.in_place:
-        # every part has its own constant, but parts are never in place
-        fill_constant(band, u.cols + q.fx.reach, p.constant[0])
-    else:
-        for px in range(q.fx.count):
-            maps[px].sample = samples + px * q.pitch
-            map_columns(&maps[px], u.x0 * p.W.s + q.fx.residue[px] - p.W.before * p.interleave, p.W.s,
-                        u.cols + q.fx.reach, p.W.n, p.W.boundary, p.interleave)
     for c in range(p.C):
         constant = p.constant[(u.channel * p.C + c) % p.x_parts]
         for kz in range(p.outer_taps):
             slice = input_slice(p, u.n, u.channel * p.C + c, u.z, kz)
             for j in range(n_rows):
                 row = input_row(p, slice, first + j)
-                if u.in_place:
-                    table[j] = row + (u.x0 - p.W.before * p.interleave) * <int64_t> sizeof(real) if row != NULL \
-                        else <const char *> band
-                else:
+                if not u.in_place:
                     for px in range(q.fx.count):
                         fill_row(&p.source, &maps[px], band + px * q.pitch, row, p.W.x_step, constant)
                     table[j] = <const char *> band
                     band += q.fx.count * q.pitch
+                elif row == NULL:
+                    table[j] = <const char *> band
+                else:
+                    table[j] = row + shift
             table += q.in_rows
 
 
 cdef void run_rows(const RowPlan *q, const RowUnit *u, int R, int64_t y, char *workspace) noexcept nogil:
-    """The output rows y, y + d, ... of the unit, R of them (R = 0: one, taps from a list)."""
+    """R output rows of the unit: y, y + d, ..., or y, y + 1, ... where taps come from a list."""
     cdef const Problem *p = q.p
     cdef real *scratch = <real *> (workspace + q.at_scratch)
-    cdef int64_t wide = (ROW_NV if R else NV1) * LANES, x = 0, n, strips
-    cdef int64_t y_step = p.H.d * p.H.y_step
+    cdef const int *widths = &TAP_ROW_WIDTHS[0] if q.R == 0 and R == 1 else &ROW_WIDTHS[0]
+    cdef int64_t y_step = (p.H.d if q.R else 1) * p.H.y_step
+    cdef int64_t x = 0, n, wide, strips, lds
     cdef char *out = u.y + y * p.H.y_step
     cdef bint direct = p.y_direct and u.cols >= LANES
-    cdef int r, width
+    cdef real *sums
+    cdef int r, v = 0
     while x < u.cols:
         n = u.cols - x
-        width = 0 if n >= wide else 1
-        if n >= LANES:
-            n = n // wide * wide if width == 0 else n // LANES * LANES
-        elif u.cols >= LANES:        # the last vector, moved back over sums already stored: it ends where the input does
+        if n < LANES <= u.cols:      # the last vector, moved back over sums already stored: it ends where the input does
             x = u.cols - LANES
             n = LANES
-        if direct:
-            strips = n // (wide if width == 0 else LANES)
-            row_strips(q, u, R, y, width, x, strips, <real *> out + x, y_step // <int64_t> sizeof(real))
-        else:
-            n = min(n, wide if width == 0 else LANES)
-            row_strips(q, u, R, y, width, x, 1, scratch, wide)
-            for r in range(max(R, 1)):
-                store(p.y_code, out + r * y_step + x * p.W.y_step, p.W.y_step, scratch + r * wide, n)
-        x += n
-
-
-cdef inline void row_strips(const RowPlan *q, const RowUnit *u, int R, int64_t y, int width, int64_t x, int64_t strips,
-                            real *sums, int64_t lds) noexcept nogil:
-    cdef const Problem *p = q.p
-    if R:
-        ROW_TILES[R][width](u.table, y * p.H.s, p.H.d, q.n_outer, q.in_rows, p.H.k, p.W.k,
+        while v < 3 and widths[v] * LANES > n:
+            v += 1
+        wide = widths[v] * LANES
+        strips = max(1, n // wide) if direct else 1
+        n = min(n, strips * wide)
+        sums = <real *> out + x if direct else scratch
+        lds = y_step // <int64_t> sizeof(real) if direct else wide
+        if q.R:
+            ROW_TILES[R][v](u.table, y * p.H.s, p.H.d, q.n_outer, q.in_rows, p.H.k, p.W.k,
                             p.W.d * p.interleave * sizeof(real), p.w + u.channel * q.n_outer * p.H.k * p.W.k, u.bias,
                             p.fused, x * sizeof(real), strips, sums, lds)
-    else:
-        TAP_TILES[width](u.table + y * p.H.s, q.taps + q.first_tap[u.channel],
-                         q.first_tap[u.channel + 1] - q.first_tap[u.channel], p.pairs, u.bias, p.fused,
-                         x * sizeof(real), strips, sums)
+        else:
+            TAP_TILES[R][v](u.table + y * p.H.s, p.H.s, q.taps + q.first_tap[u.channel],
+                            q.first_tap[u.channel + 1] - q.first_tap[u.channel], p.pairs, u.bias, p.fused,
+                            x * sizeof(real), strips, sums, lds)
+        if not direct:
+            for r in range(R):
+                store(p.y_code, out + r * y_step + x * p.W.y_step, p.W.y_step, scratch + r * lds, n)
+        x += n
 
 
 cdef void run_row_unit(const RowPlan *q, int64_t unit, char *workspace) noexcept nogil:
     cdef const Problem *p = q.p
     cdef RowUnit u
     cdef int64_t blocks = q.left_blocks + q.col_blocks + q.right_blocks
-    cdef int64_t block = unit % blocks, y, d, rows
+    cdef int64_t block = unit % blocks, image
     unit //= blocks
     u.y0 = unit % q.row_blocks * q.rows
     u.rows = min(q.rows, p.H.on - u.y0)
     unit //= q.row_blocks
-    u.z = unit % p.outer_size
-    unit //= p.outer_size
-    u.channel = unit % p.groups
-    u.n = unit // p.groups
     u.in_place = q.left_blocks <= block < q.left_blocks + q.col_blocks
     if block < q.left_blocks:
         u.x0 = block * q.edge_cols
@@ -262,17 +266,31 @@ cdef void run_row_unit(const RowPlan *q, int64_t unit, char *workspace) noexcept
     else:
         u.x0 = q.right + (block - q.left_blocks - q.col_blocks) * q.edge_cols
         u.cols = min(q.edge_cols, q.on - u.x0)
-    u.y = output_slice(p, u.n, u.channel, u.z) + u.y0 * p.H.y_step + u.x0 * p.W.y_step
     u.table = <const char *const *> (workspace + q.at_table)
-    u.bias = p.bias + u.channel if p.bias != NULL else NULL
-    name_rows(q, &u, workspace)
+    map_unit(q, &u, workspace)
+    for image in range(unit * q.unit_images, min(q.images, (unit + 1) * q.unit_images)):
+        u.z = image % p.outer_size
+        u.channel = image // p.outer_size % p.groups
+        u.n = image // p.outer_size // p.groups
+        u.y = output_slice(p, u.n, u.channel, u.z) + u.y0 * p.H.y_step + u.x0 * p.W.y_step
+        u.bias = p.bias + u.channel if p.bias != NULL else NULL
+        name_rows(q, &u, workspace)
+        run_image(q, &u, workspace)
+
+
+cdef void run_image(const RowPlan *q, const RowUnit *u, char *workspace) noexcept nogil:
+    cdef const Problem *p = q.p
+    cdef int64_t d, y = 0
+    cdef int rows
     if q.R == 0:
-        for y in range(u.rows):
-            run_rows(q, &u, 0, y, workspace)
+        while y < u.rows:
+            rows = 4 if u.rows - y >= 4 else 1
+            run_rows(q, u, rows, y, workspace)
+            y += rows
         return
     for d in range(min(p.H.d, u.rows)):
         y = d
         while y < u.rows:
-            rows = min(q.R, ceil_div(u.rows - y, p.H.d))
-            run_rows(q, &u, <int> rows, y, workspace)
+            rows = <int> min(q.R, ceil_div(u.rows - y, p.H.d))
+            run_rows(q, u, rows, y, workspace)
             y += rows * p.H.d

@@ -247,86 +247,160 @@ cdef inline void row_tile(
         sums += NV * LANES
 
 
-cdef void rows_4_wide(const char *const *rows, int64_t first, int64_t row_step, int64_t n_outer,
-                    int64_t outer_step, int64_t kh, int64_t kw, int64_t dx, const real *w, const real *bias,
-                    bint fused, int64_t x, int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
+cdef void rows_4_4(const char *const *rows, int64_t first, int64_t row_step, int64_t n_outer, int64_t outer_step,
+                 int64_t kh, int64_t kw, int64_t dx, const real *w, const real *bias, bint fused, int64_t x,
+                 int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
     if fused:
         row_tile(4, ROW_NV, True, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias, x, n_strips, sums, lds)
     else:
         row_tile(4, ROW_NV, False, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias, x, n_strips, sums, lds)
 
 
-cdef void rows_4_one(const char *const *rows, int64_t first, int64_t row_step, int64_t n_outer,
-                    int64_t outer_step, int64_t kh, int64_t kw, int64_t dx, const real *w, const real *bias,
-                    bint fused, int64_t x, int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
+cdef void rows_4_3(const char *const *rows, int64_t first, int64_t row_step, int64_t n_outer, int64_t outer_step,
+                 int64_t kh, int64_t kw, int64_t dx, const real *w, const real *bias, bint fused, int64_t x,
+                 int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
+    if fused:
+        row_tile(4, ROW_NV_SHORT, True, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias, x, n_strips, sums, lds)
+    else:
+        row_tile(4, ROW_NV_SHORT, False, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias, x, n_strips, sums, lds)
+
+
+cdef void rows_4_2(const char *const *rows, int64_t first, int64_t row_step, int64_t n_outer, int64_t outer_step,
+                 int64_t kh, int64_t kw, int64_t dx, const real *w, const real *bias, bint fused, int64_t x,
+                 int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
+    if fused:
+        row_tile(4, ROW_NV_SHORTER, True, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias, x, n_strips, sums, lds)
+    else:
+        row_tile(4, ROW_NV_SHORTER, False, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias, x, n_strips, sums, lds)
+
+
+cdef void rows_4_1(const char *const *rows, int64_t first, int64_t row_step, int64_t n_outer, int64_t outer_step,
+                 int64_t kh, int64_t kw, int64_t dx, const real *w, const real *bias, bint fused, int64_t x,
+                 int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
     if fused:
         row_tile(4, 1, True, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias, x, n_strips, sums, lds)
     else:
         row_tile(4, 1, False, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias, x, n_strips, sums, lds)
 
 
-cdef void rows_3_wide(const char *const *rows, int64_t first, int64_t row_step, int64_t n_outer,
-                    int64_t outer_step, int64_t kh, int64_t kw, int64_t dx, const real *w, const real *bias,
-                    bint fused, int64_t x, int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
+cdef void rows_3_4(const char *const *rows, int64_t first, int64_t row_step, int64_t n_outer, int64_t outer_step,
+                 int64_t kh, int64_t kw, int64_t dx, const real *w, const real *bias, bint fused, int64_t x,
+                 int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
     if fused:
         row_tile(3, ROW_NV, True, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias, x, n_strips, sums, lds)
     else:
         row_tile(3, ROW_NV, False, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias, x, n_strips, sums, lds)
 
 
-cdef void rows_3_one(const char *const *rows, int64_t first, int64_t row_step, int64_t n_outer,
-                    int64_t outer_step, int64_t kh, int64_t kw, int64_t dx, const real *w, const real *bias,
-                    bint fused, int64_t x, int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
+cdef void rows_3_3(const char *const *rows, int64_t first, int64_t row_step, int64_t n_outer, int64_t outer_step,
+                 int64_t kh, int64_t kw, int64_t dx, const real *w, const real *bias, bint fused, int64_t x,
+                 int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
+    if fused:
+        row_tile(3, ROW_NV_SHORT, True, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias, x, n_strips, sums, lds)
+    else:
+        row_tile(3, ROW_NV_SHORT, False, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias, x, n_strips, sums, lds)
+
+
+cdef void rows_3_2(const char *const *rows, int64_t first, int64_t row_step, int64_t n_outer, int64_t outer_step,
+                 int64_t kh, int64_t kw, int64_t dx, const real *w, const real *bias, bint fused, int64_t x,
+                 int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
+    if fused:
+        row_tile(3, ROW_NV_SHORTER, True, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias, x, n_strips, sums, lds)
+    else:
+        row_tile(3, ROW_NV_SHORTER, False, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias, x, n_strips, sums, lds)
+
+
+cdef void rows_3_1(const char *const *rows, int64_t first, int64_t row_step, int64_t n_outer, int64_t outer_step,
+                 int64_t kh, int64_t kw, int64_t dx, const real *w, const real *bias, bint fused, int64_t x,
+                 int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
     if fused:
         row_tile(3, 1, True, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias, x, n_strips, sums, lds)
     else:
         row_tile(3, 1, False, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias, x, n_strips, sums, lds)
 
 
-cdef void rows_2_wide(const char *const *rows, int64_t first, int64_t row_step, int64_t n_outer,
-                    int64_t outer_step, int64_t kh, int64_t kw, int64_t dx, const real *w, const real *bias,
-                    bint fused, int64_t x, int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
+cdef void rows_2_4(const char *const *rows, int64_t first, int64_t row_step, int64_t n_outer, int64_t outer_step,
+                 int64_t kh, int64_t kw, int64_t dx, const real *w, const real *bias, bint fused, int64_t x,
+                 int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
     if fused:
         row_tile(2, ROW_NV, True, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias, x, n_strips, sums, lds)
     else:
         row_tile(2, ROW_NV, False, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias, x, n_strips, sums, lds)
 
 
-cdef void rows_2_one(const char *const *rows, int64_t first, int64_t row_step, int64_t n_outer,
-                    int64_t outer_step, int64_t kh, int64_t kw, int64_t dx, const real *w, const real *bias,
-                    bint fused, int64_t x, int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
+cdef void rows_2_3(const char *const *rows, int64_t first, int64_t row_step, int64_t n_outer, int64_t outer_step,
+                 int64_t kh, int64_t kw, int64_t dx, const real *w, const real *bias, bint fused, int64_t x,
+                 int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
+    if fused:
+        row_tile(2, ROW_NV_SHORT, True, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias, x, n_strips, sums, lds)
+    else:
+        row_tile(2, ROW_NV_SHORT, False, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias, x, n_strips, sums, lds)
+
+
+cdef void rows_2_2(const char *const *rows, int64_t first, int64_t row_step, int64_t n_outer, int64_t outer_step,
+                 int64_t kh, int64_t kw, int64_t dx, const real *w, const real *bias, bint fused, int64_t x,
+                 int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
+    if fused:
+        row_tile(2, ROW_NV_SHORTER, True, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias, x, n_strips, sums, lds)
+    else:
+        row_tile(2, ROW_NV_SHORTER, False, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias, x, n_strips, sums, lds)
+
+
+cdef void rows_2_1(const char *const *rows, int64_t first, int64_t row_step, int64_t n_outer, int64_t outer_step,
+                 int64_t kh, int64_t kw, int64_t dx, const real *w, const real *bias, bint fused, int64_t x,
+                 int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
     if fused:
         row_tile(2, 1, True, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias, x, n_strips, sums, lds)
     else:
         row_tile(2, 1, False, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias, x, n_strips, sums, lds)
 
 
-cdef void rows_1_wide(const char *const *rows, int64_t first, int64_t row_step, int64_t n_outer,
-                    int64_t outer_step, int64_t kh, int64_t kw, int64_t dx, const real *w, const real *bias,
-                    bint fused, int64_t x, int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
+cdef void rows_1_4(const char *const *rows, int64_t first, int64_t row_step, int64_t n_outer, int64_t outer_step,
+                 int64_t kh, int64_t kw, int64_t dx, const real *w, const real *bias, bint fused, int64_t x,
+                 int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
     if fused:
         row_tile(1, ROW_NV, True, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias, x, n_strips, sums, lds)
     else:
         row_tile(1, ROW_NV, False, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias, x, n_strips, sums, lds)
 
 
-cdef void rows_1_one(const char *const *rows, int64_t first, int64_t row_step, int64_t n_outer,
-                    int64_t outer_step, int64_t kh, int64_t kw, int64_t dx, const real *w, const real *bias,
-                    bint fused, int64_t x, int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
+cdef void rows_1_3(const char *const *rows, int64_t first, int64_t row_step, int64_t n_outer, int64_t outer_step,
+                 int64_t kh, int64_t kw, int64_t dx, const real *w, const real *bias, bint fused, int64_t x,
+                 int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
+    if fused:
+        row_tile(1, ROW_NV_SHORT, True, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias, x, n_strips, sums, lds)
+    else:
+        row_tile(1, ROW_NV_SHORT, False, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias, x, n_strips, sums, lds)
+
+
+cdef void rows_1_2(const char *const *rows, int64_t first, int64_t row_step, int64_t n_outer, int64_t outer_step,
+                 int64_t kh, int64_t kw, int64_t dx, const real *w, const real *bias, bint fused, int64_t x,
+                 int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
+    if fused:
+        row_tile(1, ROW_NV_SHORTER, True, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias, x, n_strips, sums, lds)
+    else:
+        row_tile(1, ROW_NV_SHORTER, False, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias, x, n_strips, sums, lds)
+
+
+cdef void rows_1_1(const char *const *rows, int64_t first, int64_t row_step, int64_t n_outer, int64_t outer_step,
+                 int64_t kh, int64_t kw, int64_t dx, const real *w, const real *bias, bint fused, int64_t x,
+                 int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
     if fused:
         row_tile(1, 1, True, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias, x, n_strips, sums, lds)
     else:
         row_tile(1, 1, False, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias, x, n_strips, sums, lds)
 
 
-cdef RowTile ROW_TILES[5][2]         # by output rows, then wide or one vector
-ROW_TILES[4] = [rows_4_wide, rows_4_one]
-ROW_TILES[3] = [rows_3_wide, rows_3_one]
-ROW_TILES[2] = [rows_2_wide, rows_2_one]
-ROW_TILES[1] = [rows_1_wide, rows_1_one]
+cdef int ROW_WIDTHS[4]               # in vectors, widest first; those of the tap tiles for four output rows too
+ROW_WIDTHS = [ROW_NV, ROW_NV_SHORT, ROW_NV_SHORTER, 1]
+cdef RowTile ROW_TILES[5][4]         # by output rows and width
+ROW_TILES[4] = [rows_4_4, rows_4_3, rows_4_2, rows_4_1]
+ROW_TILES[3] = [rows_3_4, rows_3_3, rows_3_2, rows_3_1]
+ROW_TILES[2] = [rows_2_4, rows_2_3, rows_2_2, rows_2_1]
+ROW_TILES[1] = [rows_1_4, rows_1_3, rows_1_2, rows_1_1]
 
 
-# ---------------------------------------------------------------- one output row, taps from a list
+# ---------------------------------------------------------------- R output rows, taps from a list
 
 cdef struct Tap:
     int64_t row                      # which of the unit's input rows, for output row 0
@@ -334,69 +408,138 @@ cdef struct Tap:
     real weight
 
 
-ctypedef void (*TapTile)(const char *const *, const Tap *, int64_t, int, const real *, bint, int64_t, int64_t,
-                         real *) noexcept nogil
+ctypedef void (*TapTile)(const char *const *, int64_t, const Tap *, int64_t, int, const real *, bint, int64_t, int64_t,
+                         real *, int64_t) noexcept nogil
 
 
-cdef inline void tap_tile(int NV, bint fused, const char *const *rows, const Tap *taps, int64_t n_taps, int pairs,
-                          const real *bias, int64_t x, int64_t n_strips, real *sums) noexcept nogil:
-    """Sum over listed taps. With pairs = 1 or -1 the kernel is one-dimensional and even or odd about its middle tap,
+cdef inline void tap_tile(
+    int R, int NV, bint fused,
+    const char *const *rows,
+    int64_t row_step,                # input rows between output rows
+    const Tap *taps, int64_t n_taps,
+    int pairs, const real *bias, int64_t x, int64_t n_strips, real *sums, int64_t lds,
+) noexcept nogil:
+    """Any taps at any stride. With pairs = 1 or -1 the kernel is one-dimensional and even or odd about its middle tap,
     and the sum is scipy.ndimage.correlate1d's: the middle first, then (x[-i] +- x[i]) * w[-i] from the far end in."""
-    cdef vec acc[MAX_NV]
+    cdef vec acc[4][MAX_NV]
     cdef vec b
     cdef const char *p
     cdef const char *q
-    cdef int64_t strip, t
-    cdef int v
+    cdef const char *const *tap_rows
+    cdef const char *const *mirrored_rows
+    cdef int64_t strip, t, u
+    cdef int r, v
     for strip in range(n_strips):
-        for v in range(NV):
-            acc[v] = vzero()
+        for r in range(R):
+            for v in range(NV):
+                acc[r][v] = vzero()
         if pairs == 0:
             for t in range(n_taps):
-                p = rows[taps[t].row] + taps[t].column + x
-                for v in range(NV):
-                    if fused:
-                        acc[v] += (<const vec *> p + v)[0] * taps[t].weight
-                    else:
-                        acc[v] = acc[v] + rounded_product((<const vec *> p + v)[0], taps[t].weight)
+                tap_rows = rows + taps[t].row
+                for r in range(R):
+                    p = tap_rows[r * row_step] + taps[t].column + x
+                    for v in range(NV):
+                        if fused:
+                            acc[r][v] += (<const vec *> p + v)[0] * taps[t].weight
+                        else:
+                            acc[r][v] = acc[r][v] + rounded_product((<const vec *> p + v)[0], taps[t].weight)
         else:
             t = n_taps // 2
-            p = rows[taps[t].row] + taps[t].column + x
-            for v in range(NV):
-                acc[v] = rounded_product((<const vec *> p + v)[0], taps[t].weight)
-            for t in range(n_taps // 2):
-                p = rows[taps[t].row] + taps[t].column + x
-                q = rows[taps[n_taps - 1 - t].row] + taps[n_taps - 1 - t].column + x
+            tap_rows = rows + taps[t].row
+            for r in range(R):
+                p = tap_rows[r * row_step] + taps[t].column + x
                 for v in range(NV):
-                    if pairs > 0:
-                        b = (<const vec *> p + v)[0] + (<const vec *> q + v)[0]
-                    else:
-                        b = (<const vec *> p + v)[0] - (<const vec *> q + v)[0]
-                    acc[v] = acc[v] + rounded_product(b, taps[t].weight)
+                    acc[r][v] = rounded_product((<const vec *> p + v)[0], taps[t].weight)
+            for t in range(n_taps // 2):
+                u = n_taps - 1 - t
+                tap_rows = rows + taps[t].row
+                mirrored_rows = rows + taps[u].row
+                for r in range(R):
+                    p = tap_rows[r * row_step] + taps[t].column + x
+                    q = mirrored_rows[r * row_step] + taps[u].column + x
+                    for v in range(NV):
+                        if pairs > 0:
+                            b = (<const vec *> p + v)[0] + (<const vec *> q + v)[0]
+                        else:
+                            b = (<const vec *> p + v)[0] - (<const vec *> q + v)[0]
+                        acc[r][v] = acc[r][v] + rounded_product(b, taps[t].weight)
         if bias != NULL:
+            for r in range(R):
+                for v in range(NV):
+                    acc[r][v] = acc[r][v] + bias[0]
+        for r in range(R):
             for v in range(NV):
-                acc[v] = acc[v] + bias[0]
-        for v in range(NV):
-            (<vec *> sums + v)[0] = acc[v]
+                (<vec *> (sums + r * lds) + v)[0] = acc[r][v]
         x += NV * sizeof(vec)
         sums += NV * LANES
 
 
-cdef void taps_wide(const char *const *rows, const Tap *taps, int64_t n_taps, int pairs, const real *bias, bint fused,
-                    int64_t x, int64_t n_strips, real *sums) noexcept nogil:
+cdef void taps_4_4(const char *const *rows, int64_t row_step, const Tap *taps, int64_t n_taps, int pairs,
+                 const real *bias, bint fused, int64_t x, int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
     if fused:
-        tap_tile(NV1, True, rows, taps, n_taps, pairs, bias, x, n_strips, sums)
+        tap_tile(4, ROW_NV, True, rows, row_step, taps, n_taps, pairs, bias, x, n_strips, sums, lds)
     else:
-        tap_tile(NV1, False, rows, taps, n_taps, pairs, bias, x, n_strips, sums)
+        tap_tile(4, ROW_NV, False, rows, row_step, taps, n_taps, pairs, bias, x, n_strips, sums, lds)
 
 
-cdef void taps_one(const char *const *rows, const Tap *taps, int64_t n_taps, int pairs, const real *bias, bint fused,
-                    int64_t x, int64_t n_strips, real *sums) noexcept nogil:
+cdef void taps_4_3(const char *const *rows, int64_t row_step, const Tap *taps, int64_t n_taps, int pairs,
+                 const real *bias, bint fused, int64_t x, int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
     if fused:
-        tap_tile(1, True, rows, taps, n_taps, pairs, bias, x, n_strips, sums)
+        tap_tile(4, ROW_NV_SHORT, True, rows, row_step, taps, n_taps, pairs, bias, x, n_strips, sums, lds)
     else:
-        tap_tile(1, False, rows, taps, n_taps, pairs, bias, x, n_strips, sums)
+        tap_tile(4, ROW_NV_SHORT, False, rows, row_step, taps, n_taps, pairs, bias, x, n_strips, sums, lds)
 
 
-cdef TapTile TAP_TILES[2]
-TAP_TILES = [taps_wide, taps_one]
+cdef void taps_4_2(const char *const *rows, int64_t row_step, const Tap *taps, int64_t n_taps, int pairs,
+                 const real *bias, bint fused, int64_t x, int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
+    if fused:
+        tap_tile(4, ROW_NV_SHORTER, True, rows, row_step, taps, n_taps, pairs, bias, x, n_strips, sums, lds)
+    else:
+        tap_tile(4, ROW_NV_SHORTER, False, rows, row_step, taps, n_taps, pairs, bias, x, n_strips, sums, lds)
+
+
+cdef void taps_4_1(const char *const *rows, int64_t row_step, const Tap *taps, int64_t n_taps, int pairs,
+                 const real *bias, bint fused, int64_t x, int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
+    if fused:
+        tap_tile(4, 1, True, rows, row_step, taps, n_taps, pairs, bias, x, n_strips, sums, lds)
+    else:
+        tap_tile(4, 1, False, rows, row_step, taps, n_taps, pairs, bias, x, n_strips, sums, lds)
+
+
+cdef void taps_1_4(const char *const *rows, int64_t row_step, const Tap *taps, int64_t n_taps, int pairs,
+                 const real *bias, bint fused, int64_t x, int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
+    if fused:
+        tap_tile(1, NV2, True, rows, row_step, taps, n_taps, pairs, bias, x, n_strips, sums, lds)
+    else:
+        tap_tile(1, NV2, False, rows, row_step, taps, n_taps, pairs, bias, x, n_strips, sums, lds)
+
+
+cdef void taps_1_3(const char *const *rows, int64_t row_step, const Tap *taps, int64_t n_taps, int pairs,
+                 const real *bias, bint fused, int64_t x, int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
+    if fused:
+        tap_tile(1, ROW_NV, True, rows, row_step, taps, n_taps, pairs, bias, x, n_strips, sums, lds)
+    else:
+        tap_tile(1, ROW_NV, False, rows, row_step, taps, n_taps, pairs, bias, x, n_strips, sums, lds)
+
+
+cdef void taps_1_2(const char *const *rows, int64_t row_step, const Tap *taps, int64_t n_taps, int pairs,
+                 const real *bias, bint fused, int64_t x, int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
+    if fused:
+        tap_tile(1, ROW_NV_SHORTER, True, rows, row_step, taps, n_taps, pairs, bias, x, n_strips, sums, lds)
+    else:
+        tap_tile(1, ROW_NV_SHORTER, False, rows, row_step, taps, n_taps, pairs, bias, x, n_strips, sums, lds)
+
+
+cdef void taps_1_1(const char *const *rows, int64_t row_step, const Tap *taps, int64_t n_taps, int pairs,
+                 const real *bias, bint fused, int64_t x, int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
+    if fused:
+        tap_tile(1, 1, True, rows, row_step, taps, n_taps, pairs, bias, x, n_strips, sums, lds)
+    else:
+        tap_tile(1, 1, False, rows, row_step, taps, n_taps, pairs, bias, x, n_strips, sums, lds)
+
+
+cdef int TAP_ROW_WIDTHS[4]           # those for one output row
+TAP_ROW_WIDTHS = [NV2, ROW_NV, ROW_NV_SHORTER, 1]
+cdef TapTile TAP_TILES[5][4]         # for 4 output rows or one, by width
+TAP_TILES[4] = [taps_4_4, taps_4_3, taps_4_2, taps_4_1]
+TAP_TILES[1] = [taps_1_4, taps_1_3, taps_1_2, taps_1_1]

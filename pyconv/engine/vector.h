@@ -55,6 +55,8 @@ typedef real vec;
 #define PYCONV_NV1 12
 #define PYCONV_NV1_SHORT 4
 #define PYCONV_ROW_NV 4
+#define PYCONV_ROW_NV_SHORT 3
+#define PYCONV_ROW_NV_SHORTER 2
 #else
 #define PYCONV_MAX_R 4
 #define PYCONV_NV8 1 /* needs more registers than there are: never chosen */
@@ -73,12 +75,30 @@ typedef real vec;
 #define PYCONV_NV1 8
 #define PYCONV_NV1_SHORT 4
 #define PYCONV_ROW_NV 2
+#define PYCONV_ROW_NV_SHORT 1
+#define PYCONV_ROW_NV_SHORTER 1
 #endif
 #define PYCONV_MAX_NV 12
 
 PYCONV_INLINE vec vzero(void) {
     vec v = {0};
     return v;
+}
+
+/* memcpy for a few vectors or less, without a call. */
+PYCONV_INLINE void copy_reals(real *to, const real *from, int64_t n) {
+    int64_t i = 0;
+    if (n >= PYCONV_LANES) {
+        for (; i + PYCONV_LANES <= n; i += PYCONV_LANES) *(vec *)(to + i) = *(const vec *)(from + i);
+        if (i < n) *(vec *)(to + n - PYCONV_LANES) = *(const vec *)(from + n - PYCONV_LANES);
+        return;
+    }
+    for (int64_t half = PYCONV_LANES / 2; half > 0; half /= 2) {
+        if (n & half) {
+            for (int64_t j = 0; j < half; j++) to[i + j] = from[i + j];
+            i += half;
+        }
+    }
 }
 
 /* A product that the compiler may not fuse with the sum that follows (the empty assembly hides where it came from). */
