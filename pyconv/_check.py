@@ -134,19 +134,16 @@ def _array(value, name):
 
 
 def filter_weights(weights):
-    """`weights` as an array of int64 where all are integers, else of float64 or complex128."""
+    """`weights` as an array of int64, float64 or complex128."""
     weights = _array(weights, "weights")
     if weights.dtype.kind == "c":
         return weights.astype(np.complex128)
     if np.can_cast(weights.dtype, np.int64):
         return weights.astype(np.int64)
     try:
-        weights = weights.astype(np.float64)
+        return weights.astype(np.float64)
     except (TypeError, ValueError) as error:
         raise type(error)(f"weights must be numbers, got an array of dtype {weights.dtype}: {error}") from None
-    if np.all(np.rint(weights) == weights) and np.all(np.abs(weights) < 2.0**63):
-        return weights.astype(np.int64)
-    return weights
 
 
 def filter_weights_1d(weights):
@@ -523,10 +520,18 @@ def output_rows(out):
 
 
 def output_cast(result, dtype, name):
-    """A result is stored as its own kind of number or a more general one."""
-    if dtype.char not in _IMAGE_DTYPES or not np.can_cast(result, dtype, "same_kind") or dtype.kind == "b":
+    """A result is stored as its own kind of number or a more general one; integers also in narrower integers."""
+    fits = np.can_cast(result, dtype, "same_kind") or (result.kind in "iu" and dtype.kind in "iu")
+    if dtype.char not in _IMAGE_DTYPES or dtype.kind == "b" or not fits:
         raise TypeError(f"{name} of dtype {dtype} cannot hold a result of dtype {result}: convert the arguments, or "
                         f"the result, with astype")
+
+
+def result_dtype(dtype):
+    try:
+        return np.dtype(dtype)
+    except TypeError as error:
+        raise TypeError(f"dtype must be a NumPy dtype, got {dtype!r}: {error}") from None
 
 
 def constant(value, complex_too):
@@ -547,3 +552,44 @@ def integer_constant(value):
     if value != int(value):
         raise TypeError(f"padding_value must be an integer where input and weight are, got {value!r}")
     return int(value)
+
+
+# ---- patches ----
+
+
+def patch_size(kernel_size):
+    """One number a spatial axis; a single number means two axes."""
+    single, k = sizes(kernel_size, "kernel_size", minimum=1)
+    return k * 2 if single else k
+
+
+def leading_shape(input, ndim):
+    """The axes of `input` before its spatial ones: (), (C,) or (N, C)."""
+    if not ndim <= input.ndim <= ndim + 2:
+        raise ValueError(f"input must have the {ndim} spatial axes that kernel_size has numbers for (a single number "
+                         f"means 2), and may have channels, or a batch and channels, before them; got shape "
+                         f"{input.shape}")
+    return input.shape[:-ndim]
+
+
+def folded_size(output_size, ndim):
+    """The spatial size of a folded image."""
+    single, n = sizes(output_size, "output_size", minimum=1)
+    if single:
+        return n * ndim
+    if len(n) != ndim:
+        raise ValueError(f"output_size must have one number for each of the {ndim} spatial axes that kernel_size has, "
+                         f"got {output_size!r}")
+    return n
+
+
+def folded_leading_shape(columns, k, positions):
+    """The axes before the spatial ones, of the image that `columns` are patches of: (), (C,) or (N, C)."""
+    taps, count = math.prod(k), math.prod(positions)
+    if columns.ndim not in (2, 3) or columns.shape[-2] % taps or columns.shape[-1] != count:
+        raise ValueError(f"input must be a matrix, or a batch of them, with a multiple of {taps} rows (patches of size "
+                         f"{tuple(k)}) and {count} columns (positions, {tuple(positions)}), got shape {columns.shape}")
+    channels = columns.shape[-2] // taps
+    if columns.ndim == 2:
+        return () if columns.shape[0] == taps else (channels,)
+    return columns.shape[0], channels

@@ -1,4 +1,6 @@
 """Cross-correlation of images and feature maps: corr2d, conv1d, conv2d, conv3d."""
+import math
+
 import numpy as np
 
 from pyconv import _check, engine, geometry
@@ -227,10 +229,8 @@ def _convolve(ndim, input, weight, bias, stride, padding, dilation, groups, padd
         elif method == "im2col":
             patches = unfold(x.astype(np.result_type(computed, x) if x.dtype.kind == "c" else computed, copy=False), k,
                              dilation, sides, stride, padding_mode=padding_mode, padding_value=value)
-            matrix = weights.reshape(w.shape[0], -1, 1)
             flat = np.empty((*shape[:-ndim], patches.shape[-1]), out.dtype)
-            engine.correlate(patches, matrix, biases, flat, nbatch, groups, (1,), (1,), (0,), (engine.CONSTANT,), 0.0,
-                             workers)
+            _multiply(weights, patches, biases, flat, nbatch, groups, workers)
             out[...] = flat.reshape(shape)
         else:
             engine.correlate(x, weights, biases, out, nbatch, groups, stride, dilation, before, boundary, value,
@@ -240,6 +240,23 @@ def _convolve(ndim, input, weight, bias, stride, padding, dilation, groups, padd
     if computed == _INT64:
         return _exact_integers(x, w, bias, _check.integer_constant(value), shape, result, out, overflow, compute)
     return compute(computed, np.empty(shape, result) if out is None else out)
+
+
+def _multiply(weights, patches, bias, out, nbatch, groups, workers):
+    """The matrix product of weights and patches by the engine, whose order of summation is the direct method's."""
+    def product(matrix, patches, bias, out):
+        engine.correlate(patches, matrix.reshape(weights.shape[0], -1, 1), bias, out, nbatch, groups, (1,), (1,), (0,),
+                         (engine.CONSTANT,), 0.0, workers)
+
+    if not (patches.dtype.kind == weights.dtype.kind == "c"):
+        product(weights, patches, bias, out)
+        return
+    # The direct method takes the real part of all taps of a channel, then the imaginary one: so must the rows here.
+    taps = math.prod(weights.shape[2:])
+    rows = patches.reshape(*patches.shape[:-2], -1, 1, taps, patches.shape[-1])
+    rows = np.concatenate((rows.real, rows.imag), axis=-3).reshape(*patches.shape[:-2], -1, patches.shape[-1])
+    product(engine.part_weights(weights, 0), rows, None if bias is None else bias.real.copy(), out.real)
+    product(engine.part_weights(weights, 1), rows, None if bias is None else bias.imag.copy(), out.imag)
 
 
 def _in_dtype(a, computed, out):
@@ -263,7 +280,7 @@ def _result_dtypes(x, w, bias, dtype):
     else:
         result = np.result_type(*(a.dtype for a in arrays))
     if dtype is not None:
-        wanted = np.dtype(dtype)
+        wanted = _check.result_dtype(dtype)
         _check.output_cast(result, wanted, "dtype")
         result = wanted.newbyteorder("=")
     if result.kind in "iu":
@@ -277,9 +294,9 @@ def _exact_integers(x, w, bias, value, shape, result, out, overflow, compute):
     largest, non_negative = _largest_sum(x, w, bias, value)
     computed = next((dtype for dtype, limit in _EXACT if largest <= limit), _INT64)
     target = result if out is None else out.dtype
-    passes_64 = largest >= 2.0**63 * (1 - 1e-9)      # `largest` is a float sum, a little off near 2**63
+    passes_64 = largest > np.iinfo(_INT64).max
     if passes_64 and overflow == "raise":
-        raise OverflowError(f"overflow: a sum of this convolution could pass 2**63 (its bound is {largest:.3g}); pass "
+        raise OverflowError(f"overflow: a sum of this convolution could pass 2**63 (its bound is {largest}); pass "
                             "overflow='wrap' or 'saturate', or dtype=float")
     fits = target.kind not in "iu" or (
         largest <= np.iinfo(target).max and (target.kind == "i" or non_negative) and not passes_64)
@@ -315,11 +332,17 @@ def _largest_sum(x, w, bias, value):
     else:
         low, high = (int(x.min()), int(x.max())) if x.size else (0, 0)
     low, high = min(low, value), max(high, value)
-    weights = w.astype(np.float64)
-    sums = np.abs(weights).reshape(w.shape[0], -1).sum(axis=1) * float(max(abs(low), abs(high)))
-    non_negative = low >= 0 and not (weights < 0).any()
-    if bias is not None:
-        biases = bias.astype(np.float64)
+    # In float64 first: only a bound near 2**63 is worth Python's integers.
+    weights, biases = w.astype(np.float64), None if bias is None else bias.astype(np.float64)
+    largest = _bound(weights, biases, float(max(-low, high)))
+    if largest > 2.0**62:
+        largest = _bound(w.astype(object), None if bias is None else bias.astype(object), max(-low, high))
+    non_negative = low >= 0 and not (weights < 0).any() and (bias is None or not (biases < 0).any())
+    return int(largest), non_negative
+
+
+def _bound(weights, biases, largest_input):
+    sums = np.abs(weights).reshape(weights.shape[0], -1).sum(axis=1) * largest_input
+    if biases is not None:
         sums = sums + np.abs(biases)
-        non_negative = non_negative and not (biases < 0).any()
-    return float(sums.max()) if sums.size else 0.0, non_negative
+    return max(sums.tolist(), default=0)

@@ -142,6 +142,13 @@ def _run(x, w, bias, out, nbatch, groups, stride, dilation, before, boundary, co
                                 constant_imag, x_parts, interleaved, workers, skip_zeros, fused, pairs)
 
 
+def part_weights(w, part):
+    """The real weights, (O, 2 * C // groups) + kernel, that take both parts of complex channels to one part of the
+    output: 0 the real one, 1 the imaginary one."""
+    both = (w.real, -w.imag) if part == 0 else (w.imag, w.real)
+    return np.stack(both, axis=2).reshape(w.shape[0], -1, *w.shape[2:])
+
+
 def _correlate_complex(x, w, bias, out, nbatch, groups, stride, dilation, before, boundary, constant, workers,
                        skip_zeros, fused, pairs):
     """A complex problem is one real problem for each part of the output, over both parts of the input as channels."""
@@ -150,8 +157,7 @@ def _correlate_complex(x, w, bias, out, nbatch, groups, stride, dilation, before
     for part, out_part in enumerate((out.real, out.imag) if out.dtype.kind == "c" else (out,)):
         bias_part = None if bias is None else np.ascontiguousarray((bias.real, bias.imag)[part])
         if x.dtype.kind == "c" and w.dtype.kind == "c":
-            both = (w.real, -w.imag) if part == 0 else (w.imag, w.real)
-            w_part = np.stack(both, axis=2).reshape(w.shape[0], -1, *w.shape[2:])
+            w_part = part_weights(w, part)
             real = np.dtype(x.dtype.char.lower()).newbyteorder(x.dtype.byteorder)
             x_parts = np.lib.stride_tricks.as_strided(x.real, (*x.shape, 2), (*x.strides, real.itemsize))
             _run(x_parts, w_part, bias_part, out_part, *settings, constant.real, constant.imag, 2, workers, skip_zeros,

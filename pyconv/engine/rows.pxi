@@ -62,7 +62,7 @@ cdef bint plan_rows(RowPlan *q, Problem *p, bint skip_zeros, int workers) noexce
     # Columns
     q.left = q.right = 0
     if p.source.plain and p.source.code == REAL_CODE and p.W.x_step == sizeof(real) and p.W.s == 1:
-        q.left = min(q.on, p.W.before * p.interleave)
+        q.left = max(0, min(q.on, p.W.before * p.interleave))
         q.right = min(q.on, (p.W.n + p.W.before) * p.interleave - reach_x)
         if q.right - q.left < 16 * LANES or q.right - q.left < q.on // 2:
             q.left = q.right = 0         # narrow: two borders by way of the band cost more than all columns

@@ -1,0 +1,1 @@
+"""Speed and memory of pyconv beside its peers: ``python -m benchmarks``."""

@@ -1,0 +1,134 @@
+"""What is timed: the layers of shapes.txt, image filters, very small calls, and the memory test's cases."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+SHAPES = Path(__file__).with_name("shapes.txt")
+KERNEL_SIZES = (3, 5, 7, 9, 11, 15, 21)
+IMAGE_SIZES = (512, 2048)
+SIGMA, TRUNCATE = 2.0, 4.0  # the Gaussian's, which has 2 * int(TRUNCATE * SIGMA + 0.5) + 1 taps an axis
+QUICK_FLOPS = 0.15e9  # single-threaded peers need a tenth of a second or two for this much
+
+
+@dataclass(frozen=True)
+class Case:
+    """One problem, solved by every library that can.
+
+    ``kind`` names the method of a library in peers.py that solves it; ``parameters`` are that method's own.
+    ``flops`` counts the multiplications and additions of the plain method, also of taps on padding.
+    """
+
+    group: str
+    name: str
+    kind: str
+    dtype: str
+    input_shape: tuple
+    weight_shape: tuple
+    output_shape: tuple
+    flops: int
+    parameters: dict = field(default_factory=dict)
+    note: str = ""
+
+    @property
+    def nbytes(self):
+        """Bytes that must be moved at least: input, weights and output once."""
+        shapes = self.input_shape, self.weight_shape, self.output_shape
+        return sum(int(np.prod(shape)) for shape in shapes) * np.dtype(self.dtype).itemsize
+
+    @property
+    def filters_planes(self):
+        """Whether the kernels are applied plane by plane, which is slow in several peers."""
+        return self.kind != "layer" or self.weight_shape[1] == 1
+
+    def arrays(self):
+        """The input and the weights, the same in every process."""
+        rng = np.random.default_rng(20240229)
+        dtype = np.dtype(self.dtype)
+        return rng.standard_normal(self.input_shape, dtype), rng.standard_normal(self.weight_shape, dtype)
+
+
+def layer(group, n, c, h, w, o, kh, kw, stride, padding, dilation, groups, note="", method="direct"):
+    """A forward conv2d, float32."""
+    oh, ow = ((size + 2 * padding - dilation * (k - 1) - 1) // stride + 1 for size, k in ((h, kh), (w, kw)))
+    settings = {"s": (stride, 1), "d": (dilation, 1), "g": (groups, 1)}
+    changed = "".join(f" {letter}{value}" for letter, (value, usual) in settings.items() if value != usual)
+    return Case(
+        group=group,
+        name=f"{n}x{c}x{h}x{w} to {o}, {kh}x{kw}{changed}",
+        kind="layer",
+        dtype="float32",
+        input_shape=(n, c, h, w),
+        weight_shape=(o, c // groups, kh, kw),
+        output_shape=(n, o, oh, ow),
+        flops=2 * n * o * oh * ow * (c // groups) * kh * kw,
+        parameters={
+            "stride": stride,
+            "padding": padding,
+            "dilation": dilation,
+            "groups": groups,
+            "method": method,
+        },
+        note=note,
+    )
+
+
+def layers(method):
+    """The lines of shapes.txt."""
+    lines = (line.split(maxsplit=12) for line in SHAPES.read_text(encoding="utf-8").splitlines())
+    for words in lines:
+        if words and words[0] != "#":
+            yield layer(words[0], *map(int, words[1:12]), note="".join(words[12:]).strip(), method=method)
+
+
+def image(kind, size, taps, dtype="float32", channels=1):
+    """A filter over a square image, as large as its input; the border is SciPy's ``reflect``.
+
+    ``taps`` is the side of a general kernel, or the multiplications a pixel of a separable filter.
+    """
+    shape = (size, size) if channels == 1 else (size, size, channels)
+    general = kind == "correlate"
+    sides = f"{size}^2" if channels == 1 else f"{size}^2 x {channels}"
+    return Case(
+        group=f"{dtype}{' RGB' if channels > 1 else ''} {kind}",
+        name=f"{sides}, {taps}x{taps}" if general else sides,
+        kind=kind,
+        dtype=dtype,
+        input_shape=shape,
+        weight_shape=(taps, taps) if general else (0,),
+        output_shape=shape,
+        flops=2 * size * size * channels * (taps * taps if general else taps),
+    )
+
+
+def images():
+    """General kernels, which are never separable since they are random, and two named filters."""
+    for dtype, channels in (("float32", 1), ("float32", 3), ("float64", 1)):
+        for size in IMAGE_SIZES:
+            for taps in KERNEL_SIZES:
+                yield image("correlate", size, taps, dtype, channels)
+    for kind, taps in (("sobel", 2 * 3), ("gaussian", 2 * (2 * int(TRUNCATE * SIGMA + 0.5) + 1))):
+        for size in IMAGE_SIZES:
+            yield image(kind, size, taps)
+
+
+def small():
+    """The textbook's edge detector on a 6x8 image, where only the cost of a call counts."""
+    for dtype in ("float32", "float64"):
+        yield Case("small", f"6x8, 1x2 {dtype}", "corr2d", dtype, (6, 8), (1, 2), (6, 7), 2 * 2 * 6 * 7)
+
+
+def memory(method):
+    """What the memory test runs, each with a small case that loads and starts everything beforehand."""
+    for taps in (3, 11):
+        yield image("correlate", 8192, taps), image("correlate", 64, taps)
+    yield (
+        layer("memory", 1, 64, 512, 512, 64, 3, 3, 1, 1, 1, 1, method=method),
+        layer("memory", 1, 64, 16, 16, 64, 3, 3, 1, 1, 1, 1, method=method),
+    )
+
+
+def for_quick(case):
+    """Whether a quick run has the time for this case."""
+    return not (case.filters_planes and case.flops > QUICK_FLOPS)

@@ -1,0 +1,305 @@
+"""The libraries, each solving the cases it can in the way its own users would.
+
+A library is a class. Its constructor imports the library and sets its number of threads. A method named
+after a case's kind takes the case and its arrays, and returns a function of no arguments that does the work
+and returns the result in the library's own type, or None if the library cannot do this case. What can be
+prepared ahead (tensors, sessions, outputs) is prepared outside that function. ``as_array`` makes the
+result a NumPy array.
+
+Image filters write into an array given to them in every library that can. Layers allocate their output in
+every library that can.
+"""
+
+import importlib.metadata
+from functools import partial
+
+import numpy as np
+
+from benchmarks.cases import SIGMA, TRUNCATE
+
+
+def empty_output(case):
+    """An output that is in memory already, and full of NaN, so that elements never written are noticed."""
+    return np.full(case.output_shape, np.nan, case.dtype)
+
+
+def odd_kernel_on_planes(case):
+    """Whether a layer is an image filter on each of a few planes, with an output as large as the input."""
+    o, c, kh, kw = case.weight_shape
+    p = case.parameters
+    return (
+        case.input_shape[:2] == (1, o)
+        and o <= 3
+        and c == p["stride"] == p["dilation"] == 1
+        and kh == kw == 2 * p["padding"] + 1
+    )
+
+
+def each_plane(function, x, weight, out):
+    """A function that filters the planes of a (1, C, H, W) image, each with its kernel of a weight."""
+    planes = list(zip(x[0], weight[:, 0], out[0], strict=True))
+
+    def run():
+        for plane, kernel, output in planes:
+            function(plane, kernel, output)
+        return out
+
+    return run
+
+
+def each_channel(function, x, out):
+    """A function that filters the channels of an (H, W) or (H, W, C) image one by one."""
+    pairs = [(x[..., c], out[..., c]) for c in range(x.shape[2])] if x.ndim == 3 else [(x, out)]
+
+    def run():
+        for channel, output in pairs:
+            function(channel, output)
+        return out
+
+    return run
+
+
+class Library:
+    threaded = True  # False for libraries that use one thread whatever they are told
+
+    def version(self):
+        return importlib.metadata.version(self.distribution)
+
+    def as_array(self, case, result):
+        return result
+
+
+class Pyconv(Library):
+    def __init__(self, threads):
+        import pyconv.ndimage
+
+        self.pyconv = pyconv
+        self.workers = threads
+
+    def version(self):
+        try:
+            return importlib.metadata.version("pyconv-cpu")
+        except importlib.metadata.PackageNotFoundError:
+            return "(built in place)"
+
+    def layer(self, case, x, weight):
+        return partial(self.pyconv.conv2d, x, weight, workers=self.workers, **case.parameters)
+
+    def image_options(self, case):
+        channel_axis = -1 if len(case.input_shape) == 3 else None
+        return {
+            "output": empty_output(case),
+            "mode": "reflect",
+            "channel_axis": channel_axis,
+            "workers": self.workers,
+        }
+
+    def correlate(self, case, x, weight):
+        return partial(self.pyconv.ndimage.correlate, x, weight, **self.image_options(case))
+
+    def sobel(self, case, x, weight):
+        return partial(self.pyconv.ndimage.sobel, x, axis=0, **self.image_options(case))
+
+    def gaussian(self, case, x, weight):
+        options = self.image_options(case)
+        return partial(self.pyconv.ndimage.gaussian_filter, x, SIGMA, truncate=TRUNCATE, **options)
+
+    def corr2d(self, case, x, weight):
+        return partial(self.pyconv.corr2d, x, weight)
+
+
+class PyTorch(Library):
+    distribution = "torch"
+
+    def __init__(self, threads):
+        import torch
+
+        self.torch = torch
+        torch.set_num_threads(threads)
+        torch.inference_mode().__enter__()  # for the life of the process
+
+    def layer(self, case, x, weight):
+        p = case.parameters
+        x, weight = self.torch.from_numpy(x), self.torch.from_numpy(weight)
+        conv2d = self.torch.nn.functional.conv2d
+        return partial(conv2d, x, weight, None, p["stride"], p["padding"], p["dilation"], p["groups"])
+
+    def as_array(self, case, result):
+        return result.numpy()
+
+
+class OnnxRuntime(Library):
+    distribution = "onnxruntime"
+
+    def __init__(self, threads):
+        import onnx
+        import onnxruntime
+
+        self.onnx = onnx
+        self.onnxruntime = onnxruntime
+        self.options = onnxruntime.SessionOptions()
+        self.options.intra_op_num_threads = threads
+        self.options.inter_op_num_threads = 1
+
+    def layer(self, case, x, weight):
+        helper, p = self.onnx.helper, case.parameters
+        node = helper.make_node(
+            "Conv",
+            ["x", "weight"],
+            ["y"],
+            strides=[p["stride"]] * 2,
+            pads=[p["padding"]] * 4,
+            dilations=[p["dilation"]] * 2,
+            group=p["groups"],
+        )
+        graph = helper.make_graph(
+            [node],
+            "convolution",
+            [helper.make_tensor_value_info("x", self.onnx.TensorProto.FLOAT, x.shape)],
+            [helper.make_tensor_value_info("y", self.onnx.TensorProto.FLOAT, case.output_shape)],
+            [self.onnx.numpy_helper.from_array(weight, "weight")],
+        )
+        # The versions are older than the library's newest, so that any recent ONNX Runtime reads the model.
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+        session = self.onnxruntime.InferenceSession(
+            model.SerializeToString(), self.options, providers=["CPUExecutionProvider"]
+        )
+        x = self.onnxruntime.OrtValue.ortvalue_from_numpy(x)
+        return partial(session.run_with_ort_values, ["y"], {"x": x})
+
+    def as_array(self, case, result):
+        return result[0].numpy()
+
+
+class SciPyNdimage(Library):
+    distribution = "scipy"
+    threaded = False
+
+    def __init__(self, threads):
+        import scipy.ndimage
+
+        self.ndimage = scipy.ndimage
+
+    def layer(self, case, x, weight):
+        if not odd_kernel_on_planes(case):
+            return None
+        correlate = partial(self.ndimage.correlate, mode="constant")
+        return each_plane(correlate, x, weight, empty_output(case))
+
+    def correlate(self, case, x, weight):
+        def function(channel, output):
+            self.ndimage.correlate(channel, weight, output, mode="reflect")
+
+        return each_channel(function, x, empty_output(case))
+
+    def sobel(self, case, x, weight):
+        return partial(self.ndimage.sobel, x, axis=0, output=empty_output(case), mode="reflect")
+
+    def gaussian(self, case, x, weight):
+        out = empty_output(case)
+        return partial(self.ndimage.gaussian_filter, x, SIGMA, output=out, mode="reflect", truncate=TRUNCATE)
+
+
+class SciPySignal(Library):
+    distribution = "scipy"
+    threaded = False
+
+    def __init__(self, threads):
+        import scipy.signal
+
+        self.correlate2d = scipy.signal.correlate2d
+
+    # correlate2d has no output argument: of several planes or channels, each result is copied to its place.
+
+    def layer(self, case, x, weight):
+        if not odd_kernel_on_planes(case):
+            return None
+
+        def function(plane, kernel, output):
+            output[:] = self.correlate2d(plane, kernel, mode="same", boundary="fill")
+
+        return each_plane(function, x, weight, empty_output(case))
+
+    def correlate(self, case, x, weight):
+        correlate2d = partial(self.correlate2d, in2=weight, mode="same", boundary="symm")
+        if x.ndim == 2:
+            return partial(correlate2d, x)
+
+        def function(channel, output):
+            output[:] = correlate2d(channel)
+
+        return each_channel(function, x, empty_output(case))
+
+    def corr2d(self, case, x, weight):
+        return partial(self.correlate2d, x, weight, mode="valid")
+
+
+class ScikitImage(Library):
+    distribution = "scikit-image"
+    threaded = False
+
+    def __init__(self, threads):
+        import skimage.filters
+
+        self.filters = skimage.filters
+
+    def correlate(self, case, x, weight):
+        if x.ndim != 2:
+            return None
+        return partial(self.filters.correlate_sparse, x, weight, mode="reflect")
+
+    def sobel(self, case, x, weight):
+        return partial(self.filters.sobel_h, x)
+
+    def gaussian(self, case, x, weight):
+        out = empty_output(case)
+        options = {"mode": "reflect", "truncate": TRUNCATE, "preserve_range": True, "out": out}
+        return partial(self.filters.gaussian, x, SIGMA, **options)
+
+    def as_array(self, case, result):
+        return 4 * result if case.kind == "sobel" else result  # its Sobel kernel is divided by 4
+
+
+class OpenCV(Library):
+    def __init__(self, threads):
+        import cv2
+
+        self.cv2 = cv2
+        cv2.setNumThreads(threads)
+
+    def version(self):
+        return self.cv2.__version__  # it comes in distributions of several names
+
+    def layer(self, case, x, weight):
+        if not odd_kernel_on_planes(case):
+            return None
+
+        def function(plane, kernel, output):
+            self.cv2.filter2D(plane, -1, kernel, dst=output, borderType=self.cv2.BORDER_CONSTANT)
+
+        return each_plane(function, x, weight, empty_output(case))
+
+    def correlate(self, case, x, weight):
+        out = empty_output(case)
+        return partial(self.cv2.filter2D, x, -1, weight, dst=out, borderType=self.cv2.BORDER_REFLECT)
+
+    def sobel(self, case, x, weight):
+        options = {"ksize": 3, "dst": empty_output(case), "borderType": self.cv2.BORDER_REFLECT}
+        return partial(self.cv2.Sobel, x, -1, 0, 1, **options)
+
+    def gaussian(self, case, x, weight):
+        taps = 2 * int(TRUNCATE * SIGMA + 0.5) + 1
+        options = {"dst": empty_output(case), "borderType": self.cv2.BORDER_REFLECT}
+        return partial(self.cv2.GaussianBlur, x, (taps, taps), SIGMA, **options)
+
+
+# In the order of the report. The first peer that can do a case is the one that others are checked against.
+LIBRARIES = {
+    "pyconv": Pyconv,
+    "pytorch": PyTorch,
+    "onnxruntime": OnnxRuntime,
+    "ndimage": SciPyNdimage,
+    "signal": SciPySignal,
+    "skimage": ScikitImage,
+    "opencv": OpenCV,
+}

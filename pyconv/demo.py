@@ -1,0 +1,311 @@
+"""``pyconv demo``: two photographs, six convolutions, one figure, one table.
+
+The photographs are scikit-image's `camera` and `astronaut`, which its package holds. Each convolution is
+timed beside SciPy's and scikit-image's own way of doing it, and compared with SciPy's result.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+import pyconv
+from pyconv import kernels, ndimage
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# A hand-made detector of edges: the rows (or columns) below minus those above.
+HORIZONTAL = np.array([[-1.0, -1.0, -1.0], [0.0, 0.0, 0.0], [1.0, 1.0, 1.0]])
+VERTICAL = HORIZONTAL.T
+
+SIGMA = 4.0
+STRIDE = 2
+
+BACKGROUND = "#0d1117"
+TEXT = "#e6edf3"
+FAINT = "#8b98a5"
+# Black in the middle, so that nothing happening looks like nothing.
+SIGNED = ["#a8e6ff", "#2f9be0", "#12395c", BACKGROUND, "#6b2413", "#ee6c2d", "#ffd79a"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One line of the table: the same convolution by up to three packages."""
+
+    name: str
+    pyconv: Callable[[], np.ndarray]
+    scipy: Callable[[], np.ndarray]
+    skimage: Callable[[], np.ndarray] | None = None
+
+
+def run() -> Figure:
+    """Filter the photographs, print the table as it grows, and draw the figure."""
+    import scipy
+    import skimage
+    from skimage import data
+
+    camera = skimage.util.img_as_float32(data.camera())
+    astronaut = skimage.util.img_as_float32(data.astronaut())
+    bank = kernel_bank()
+
+    print(
+        f"pyconv with {pyconv.get_workers()} workers, SciPy {scipy.__version__}, "
+        f"scikit-image {skimage.__version__}; float32 images of 512 x 512; best of several runs each"
+    )
+    print_header()
+    todo = jobs(camera, astronaut, bank)
+    results, differences = zip(
+        *(print_row(job, camera.size, f"{i} of {len(todo)}:") for i, job in enumerate(todo, 1)), strict=True
+    )
+    print(f"\nlargest difference from SciPy: {max(differences):.1g} of the largest value")
+
+    show_progress("drawing the figure ...")
+    figure = draw(camera, astronaut, bank, results)
+    show_progress("")
+    return figure
+
+
+def kernel_bank() -> np.ndarray:
+    """Eight kernels of 3 colours x 11 x 11, of the kinds that networks learn in their first layer.
+
+    Four edges in steps of 45 degrees, a bright spot, and spots and edges between opponent colours: red and
+    green, blue and yellow. Each has unit length and sums to 0 in each colour.
+    """
+    slope_y = kernels.gaussian(1.8, order=(1, 0), radius=5)
+    slope_x = kernels.gaussian(1.8, order=(0, 1), radius=5)
+    spot = -kernels.laplacian_of_gaussian(1.8, radius=5)
+    spot -= spot.mean()
+    grey, red_green, blue_yellow = np.array([[1, 1, 1], [1, -1, 0], [-1, -1, 2]])[:, :, None, None]
+    diagonal = np.sqrt(0.5)
+    bank = np.stack(
+        [
+            grey * slope_x,
+            grey * diagonal * (slope_x + slope_y),
+            grey * slope_y,
+            grey * diagonal * (slope_y - slope_x),
+            grey * spot,
+            red_green * spot,
+            red_green * slope_x,
+            blue_yellow * slope_y,
+        ]
+    )
+    return bank / np.sqrt((bank**2).sum(axis=(1, 2, 3), keepdims=True))
+
+
+def jobs(camera: np.ndarray, astronaut: np.ndarray, bank: np.ndarray) -> list[Job]:
+    """The convolutions, each as its package's user would write it."""
+    import scipy.ndimage
+    import scipy.signal
+    import skimage.filters
+
+    channels = np.moveaxis(astronaut, -1, 0)
+    border = [(size // 2, size // 2) for size in bank.shape[-2:]]
+    padded = np.pad(channels, [(0, 0), *border], mode="symmetric")
+
+    def sobel_magnitude(sobel):
+        # In place, for otherwise NumPy's new arrays would take longer than the filters.
+        squares = np.square(down := sobel(camera, axis=0), out=down)
+        squares += np.square(right := sobel(camera, axis=1), out=right)
+        return np.sqrt(squares, out=squares)
+
+    def scipy_bank():
+        # SciPy has neither strides nor banks; its correlate chooses between the direct way and the FFT.
+        return np.stack(
+            [scipy.signal.correlate(padded, kernel, mode="valid")[0, ::STRIDE, ::STRIDE] for kernel in bank32]
+        )
+
+    bank32 = bank.astype(np.float32)
+    return [
+        Job(
+            "horizontal edges, 3 x 3",
+            lambda: ndimage.correlate(camera, HORIZONTAL),
+            lambda: scipy.ndimage.correlate(camera, HORIZONTAL),
+        ),
+        Job(
+            "vertical edges, 3 x 3",
+            lambda: ndimage.correlate(camera, VERTICAL),
+            lambda: scipy.ndimage.correlate(camera, VERTICAL),
+        ),
+        Job(
+            "Sobel magnitude",
+            lambda: sobel_magnitude(ndimage.sobel),
+            lambda: sobel_magnitude(scipy.ndimage.sobel),
+            lambda: skimage.filters.sobel(camera),
+        ),
+        Job(
+            "Laplacian",
+            lambda: ndimage.laplace(camera),
+            lambda: scipy.ndimage.laplace(camera),
+            lambda: skimage.filters.laplace(camera),
+        ),
+        Job(
+            f"Gaussian blur, sigma {SIGMA:.0f}, RGB",
+            lambda: ndimage.gaussian_filter(astronaut, SIGMA, channel_axis=-1),
+            lambda: scipy.ndimage.gaussian_filter(astronaut, (SIGMA, SIGMA, 0)),
+            lambda: skimage.filters.gaussian(astronaut, SIGMA, mode="reflect", channel_axis=-1),
+        ),
+        Job(
+            f"bank of {len(bank)} kernels 3 x 11 x 11, stride {STRIDE}",
+            lambda: pyconv.conv2d(channels, bank, stride=STRIDE, padding=border, padding_mode="symmetric"),
+            scipy_bank,
+        ),
+    ]
+
+
+# ---- the table ----
+
+
+def best_time(function: Callable[[], np.ndarray], least: int = 5, seconds: float = 0.3) -> float:
+    """Shortest of at least `least` runs, more while they fit into `seconds`. The first run only warms up."""
+    function()
+    times = []
+    while len(times) < least or (sum(times) < seconds and len(times) < 1000):
+        start = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def print_header() -> None:
+    print(f"\n{'':38}{'pyconv':>19}{'SciPy':>19}{'scikit-image':>19}")
+    print(f"{'':38}{'ms':>8}{'Mpixel/s':>11}" + f"{'ms':>10}{'ratio':>9}" * 2)
+
+
+def print_row(job: Job, pixels: int, progress: str) -> tuple[np.ndarray, float]:
+    """Time one job and print its line. Returns pyconv's result and its distance from SciPy's."""
+    show_progress(f"{progress} {job.name} ...")
+    result, reference = job.pyconv(), job.scipy()
+    difference = np.abs(result - reference).max() / np.abs(reference).max()
+    ours = best_time(job.pyconv)
+    line = f"{job.name:38}{1e3 * ours:8.2f}{pixels / ours / 1e6:11.0f}"
+    for peer in (job.scipy, job.skimage):
+        if peer is None:
+            line += f"{'-':>10}{'-':>9}"
+        else:
+            theirs = best_time(peer)
+            line += f"{1e3 * theirs:10.2f}{theirs / ours:8.1f}x"
+    show_progress("")
+    print(line, flush=True)
+    return result, difference
+
+
+def show_progress(text: str) -> None:
+    """One line that the next one overwrites, on a terminal only."""
+    if sys.stdout.isatty():
+        print(f"\r\033[K{text}", end="", flush=True)
+
+
+# ---- the figure ----
+
+# All lengths are pixels of the figure, 100 to the inch; y counts down from the top.
+WIDTH, MARGIN, GAP = 1600, 24, 16
+PANEL = (WIDTH - 2 * MARGIN - 3 * GAP) / 4
+RESPONSE_GAP = 10
+RESPONSE = (WIDTH - 2 * MARGIN - 7 * RESPONSE_GAP) / 8
+HEADER, CAPTION, BANK_TITLE, INSET = 92, 62, 40, 76
+HEIGHT = HEADER + 2 * (PANEL + CAPTION) + BANK_TITLE + RESPONSE + MARGIN
+
+
+def draw(camera: np.ndarray, astronaut: np.ndarray, bank: np.ndarray, results: list[np.ndarray]) -> Figure:
+    """Two rows of photographs and what became of them, and one of the bank's kernels with their responses."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.colors import LinearSegmentedColormap, hsv_to_rgb
+    from matplotlib.figure import Figure
+
+    horizontal, vertical, magnitude, laplacian, blur, responses = results
+    figure = Figure(figsize=(WIDTH / 100, HEIGHT / 100), dpi=100, facecolor=BACKGROUND)
+    FigureCanvasAgg(figure)
+    signed = LinearSegmentedColormap.from_list("signed", SIGNED)
+
+    def place(x, y, width, height, edge=None):
+        axes = figure.add_axes((x / WIDTH, 1 - (y + height) / HEIGHT, width / WIDTH, height / HEIGHT))
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set(visible=edge is not None, color=edge or TEXT, linewidth=1.5)
+        return axes
+
+    def write(x, y, text, size, **style):
+        figure.text(x / WIDTH, 1 - y / HEIGHT, text, fontsize=size, va="top", **{"color": TEXT, **style})
+
+    def panel(index, image, title, caption, **shown):
+        x = MARGIN + index % 4 * (PANEL + GAP)
+        y = HEADER + index // 4 * (PANEL + CAPTION)
+        place(x, y, PANEL, PANEL).imshow(image, interpolation="antialiased", **shown)
+        write(x, y + PANEL + 7, title, 13, weight="bold")
+        write(x, y + PANEL + 30, caption, 11, color=FAINT)
+        return x, y
+
+    def signed_panel(index, values, title, caption):
+        limit = np.percentile(np.abs(values), 99)
+        return panel(index, values, title, caption, cmap=signed, vmin=-limit, vmax=limit)
+
+    def kernel_inset(x, y, kernel):
+        axes = place(x + 8, y + PANEL - INSET - 8, INSET, INSET, edge=TEXT)
+        axes.imshow(kernel, cmap=signed, vmin=-2, vmax=2)
+        for (row, column), weight in np.ndenumerate(kernel):
+            axes.text(column, row, f"{weight:+.0f}" if weight else "0", color=TEXT, ha="center", va="center")
+
+    write(MARGIN, 20, "pyconv", 26, weight="bold")
+    write(MARGIN + 150, 38, "convolution on the CPU, from plain NumPy arrays", 14, color=FAINT)
+
+    panel(0, camera, "Camera", "512 x 512, one channel", cmap="gray")
+    x, y = signed_panel(1, horizontal, "Horizontal edges", "bright below: orange, bright above: blue")
+    kernel_inset(x, y, HORIZONTAL)
+    x, y = signed_panel(2, vertical, "Vertical edges", "bright to the right: orange, to the left: blue")
+    kernel_inset(x, y, VERTICAL)
+
+    def compass(slope_y, slope_x, strength):
+        """Hue for the direction in which the image rises, brightness for how steeply."""
+        hue = np.arctan2(slope_y, slope_x) / (2 * np.pi) % 1
+        return hsv_to_rgb(np.stack([hue, np.full_like(hue, 0.75), np.clip(strength, 0, 1)], axis=-1))
+
+    strength = (magnitude / np.percentile(magnitude, 99)) ** 0.8
+    x, y = panel(
+        3,
+        compass(horizontal, vertical, strength),
+        "Sobel magnitude",
+        "brightness: how steep; hue: in which direction",
+    )
+    down, right = np.mgrid[-1:1:120j, -1:1:120j]
+    wheel = np.dstack([compass(down, right, np.ones_like(down)), np.hypot(down, right) <= 1])
+    axes = place(x + 8, y + PANEL - INSET - 8, INSET, INSET)
+    axes.imshow(wheel)
+    axes.set_axis_off()
+
+    signed_panel(4, laplacian, "Laplacian", "dark spots and lines: orange, bright ones: blue")
+    panel(5, astronaut, "Astronaut", "512 x 512, three channels")
+    panel(6, np.clip(blur, 0, 1), "Gaussian blur", f"sigma {SIGMA:.0f}, each channel by itself")
+
+    hues = np.arange(len(bank)) / len(bank)
+    # Colours differ less than brightness in any photograph, so each response is measured by its own largest.
+    limits = np.percentile(np.abs(responses), 98.5, axis=(1, 2), keepdims=True)
+    relative = np.abs(responses) / limits
+    strongest = relative.argmax(axis=0)
+    strength = np.clip(relative.max(axis=0), 0, 1) ** 0.7
+    panel(
+        7,
+        hsv_to_rgb(np.stack([hues[strongest], np.full_like(strength, 0.7), strength], axis=-1)),
+        "The strongest kernel",
+        "of the eight below, by the colour of its frame",
+    )
+
+    y = HEADER + 2 * (PANEL + CAPTION)
+    _, channels, rows, columns = bank.shape
+    caption = (
+        f"{len(bank)} kernels of {channels} colours x {rows} x {columns}, with stride {STRIDE}, in one call"
+    )
+    write(MARGIN, y + 5, "A bank of kernels", 13, weight="bold")
+    write(MARGIN + 190, y + 7, caption, 11, color=FAINT)
+    for index, (kernel, response) in enumerate(zip(bank, responses / limits, strict=True)):
+        x = MARGIN + index * (RESPONSE + RESPONSE_GAP)
+        axes = place(x, y + BANK_TITLE, RESPONSE, RESPONSE)
+        axes.imshow(response, cmap=signed, vmin=-1, vmax=1, interpolation="antialiased")
+        colour = tuple(hsv_to_rgb((hues[index], 0.7, 1.0)))
+        tile = place(x + 6, y + BANK_TITLE + RESPONSE - 62, 56, 56, edge=colour)
+        tile.imshow(np.moveaxis(0.5 + 0.5 * kernel / np.abs(kernel).max(), 0, -1))
+    return figure

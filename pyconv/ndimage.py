@@ -1,0 +1,1063 @@
+"""Image filters with scipy.ndimage's names, signatures and results: change the import, keep the code.
+
+Every function returns an array as large as its input. What lies beyond the borders is continued as `mode`
+says:
+
+=====================================  ===============================  ==================
+mode                                   picture                          cval
+=====================================  ===============================  ==================
+``reflect``, ``grid-mirror``           ``d c b a | a b c d | d c b a``
+``mirror``                             ``d c b | a b c d | c b a``
+``nearest``                            ``a a a | a b c d | d d d``
+``wrap``, ``grid-wrap``                ``b c d | a b c d | a b c``
+``constant``, ``grid-constant``        ``k k k | a b c d | k k k``      ``k``
+=====================================  ===============================  ==================
+
+The names that mean the same everywhere in pyconv, ``symmetric`` (for ``reflect``) and ``edge`` (for
+``nearest``), are accepted too. `output` may be an array to fill, a dtype, or the name of one; by default the
+result has the input's dtype, so a filter of a ``uint8`` image truncates and wraps as SciPy's does: ask for
+``output=float`` where that hurts.
+
+What SciPy does not have, as keywords only: `channel_axis` (each channel is filtered on its own, and all other
+arguments count the axes without it), `precision="float64"` and `workers`. What differs from SciPy: float32
+images are summed in float32 unless ``precision="float64"``, float16 images are accepted, weights are never
+too small to count, integers beyond 2**53 are exact, a result outside the output's integers always wraps, and
+input and output may overlap.
+
+Memory: a few MB beyond input and output, whatever the size of the image, so both may be a `numpy.memmap`.
+Only where they overlap, the input is copied first. Names of scipy.ndimage that are not here (``label``,
+``zoom``, ...) come from SciPy, if it is installed.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from pyconv import _check, engine
+from pyconv._workers import resolve_workers
+
+__all__ = [
+    "convolve",
+    "convolve1d",
+    "correlate",
+    "correlate1d",
+    "gaussian_filter",
+    "gaussian_filter1d",
+    "generic_laplace",
+    "laplace",
+    "prewitt",
+    "sobel",
+]
+
+# A last axis that no weights reach across fills a vector's lanes from this length on.
+_LONG_ENOUGH = 16
+
+# Filters of several passes work through the image in slabs of about this many bytes, which stay in the cache.
+_SLAB_BYTES = 2**20
+
+
+# ---- the public functions ----
+
+
+def _document(function):
+    """Put the descriptions of the arguments that the filters share into the docstring."""
+    if function.__doc__:
+        for name, text in _ARGUMENTS.items():
+            function.__doc__ = function.__doc__.replace(f"    {{{name}}}\n", text)
+    return function
+
+
+_ARGUMENTS = {
+    "input": """\
+    input : array_like
+        The image: numbers of any dtype up to 64 bits a component, any number of axes.
+""",
+    "output": """\
+    output : ndarray, dtype or str, optional
+        The array to fill, or the dtype of the one to return. Default: the dtype of `input`.
+""",
+    "mode": """\
+    mode : str, optional
+        What lies beyond the borders::
+
+            reflect   d c b a | a b c d | d c b a      (also grid-mirror, symmetric)
+            mirror      d c b | a b c d | c b a
+            nearest     a a a | a b c d | d d d        (also edge)
+            wrap        b c d | a b c d | a b c        (also grid-wrap)
+            constant    k k k | a b c d | k k k        (also grid-constant; k is `cval`)
+""",
+    "modes": """\
+    mode : str or sequence of str, optional
+        What lies beyond the borders, for all axes or one name an axis::
+
+            reflect   d c b a | a b c d | d c b a      (also grid-mirror, symmetric)
+            mirror      d c b | a b c d | c b a
+            nearest     a a a | a b c d | d d d        (also edge)
+            wrap        b c d | a b c d | a b c        (also grid-wrap)
+            constant    k k k | a b c d | k k k        (also grid-constant; k is `cval`)
+""",
+    "cval": """\
+    cval : scalar, optional
+        The constant of mode ``constant``.
+""",
+    "extra": """\
+    channel_axis : int, optional
+        The axis of the colour channels. Each channel is filtered on its own; all other arguments count the
+        axes without this one.
+    precision : {None, "float64"}, optional
+        ``"float64"`` takes the sums of float16, float32 and complex64 images in double precision, as SciPy
+        does.
+    workers : int, optional
+        Number of threads. Default: all processors this process may use.
+""",
+    "result": """\
+    ndarray
+        An array of the shape of `input`; `output` itself where that is an array.
+""",
+    "errors": """\
+    ValueError
+        If an argument does not fit the image. Where SciPy raises a RuntimeError, it is both.
+    TypeError
+        If an argument is of the wrong kind, or `input` is a lazy array.
+""",
+}
+
+
+@_document
+def correlate(
+    input: ArrayLike,
+    weights: ArrayLike,
+    output: NDArray | DTypeLike | None = None,
+    mode: str = "reflect",
+    cval: complex = 0.0,
+    origin: int | Sequence[int] = 0,
+    *,
+    axes: int | Sequence[int] | None = None,
+    channel_axis: int | None = None,
+    precision: str | None = None,
+    workers: int | None = None,
+) -> NDArray:
+    """Correlate an image with a kernel of any number of axes.
+
+    Each pixel becomes the sum of its neighbourhood times `weights`, the kernel's middle (element ``n // 2``
+    of ``n``) on the pixel. Complex weights are conjugated. A weight of exactly zero is no tap: a NaN under it
+    is not seen.
+
+    Parameters
+    ----------
+    {input}
+    weights : array_like
+        The kernel, with as many axes as `input`, or as `axes` names.
+    {output}
+    {mode}
+    {cval}
+    origin : int or sequence of int, optional
+        How far the kernel is moved towards the start of each axis: with 1, its middle is on the pixel before.
+    axes : int or sequence of int, optional
+        The axes to filter, if not all. As in SciPy, the kernel's axes belong to these in ascending order,
+        while a sequence of origins follows the order given.
+    {extra}
+
+    Returns
+    -------
+    {result}
+
+    Raises
+    ------
+    {errors}
+
+    See Also
+    --------
+    convolve : the same with the kernel turned round.
+    correlate1d : along a single axis.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pyconv import ndimage
+    >>> image = np.arange(12.0).reshape(3, 4)
+    >>> ndimage.correlate(image, [[0, 1, 0], [1, -4, 1], [0, 1, 0]])
+    array([[ 5.,  4.,  4.,  3.],
+           [ 1.,  0.,  0., -1.],
+           [-3., -4., -4., -5.]])
+    >>> picture = np.zeros((4, 5, 3))
+    >>> ndimage.correlate(picture, np.ones((3, 3)) / 9, channel_axis=-1).shape
+    (4, 5, 3)
+    """
+    return _correlate(
+        input, weights, output, mode, cval, origin, axes, channel_axis, precision, workers, convolution=False
+    )
+
+
+@_document
+def convolve(
+    input: ArrayLike,
+    weights: ArrayLike,
+    output: NDArray | DTypeLike | None = None,
+    mode: str = "reflect",
+    cval: complex = 0.0,
+    origin: int | Sequence[int] = 0,
+    *,
+    axes: int | Sequence[int] | None = None,
+    channel_axis: int | None = None,
+    precision: str | None = None,
+    workers: int | None = None,
+) -> NDArray:
+    """Convolve an image with a kernel of any number of axes.
+
+    The correlation with the kernel turned round in every axis. Complex weights are not conjugated. A weight
+    of exactly zero is no tap: a NaN under it is not seen.
+
+    Parameters
+    ----------
+    {input}
+    weights : array_like
+        The kernel, with as many axes as `input`, or as `axes` names.
+    {output}
+    {mode}
+    {cval}
+    origin : int or sequence of int, optional
+        How far the kernel is moved towards the end of each axis: the opposite direction of `correlate`'s.
+    axes : int or sequence of int, optional
+        The axes to filter, if not all. As in SciPy, the kernel's axes belong to these in ascending order,
+        while a sequence of origins follows the order given.
+    {extra}
+
+    Returns
+    -------
+    {result}
+
+    Raises
+    ------
+    {errors}
+
+    See Also
+    --------
+    correlate : the same without turning the kernel.
+    convolve1d : along a single axis.
+
+    Examples
+    --------
+    An impulse returns the kernel itself:
+
+    >>> import numpy as np
+    >>> from pyconv import ndimage
+    >>> impulse = np.zeros((3, 4), int)
+    >>> impulse[1, 1] = 1
+    >>> ndimage.convolve(impulse, [[1, 2, 3], [4, 5, 6], [7, 8, 9]])
+    array([[1, 2, 3, 0],
+           [4, 5, 6, 0],
+           [7, 8, 9, 0]])
+    """
+    return _correlate(
+        input, weights, output, mode, cval, origin, axes, channel_axis, precision, workers, convolution=True
+    )
+
+
+@_document
+def correlate1d(
+    input: ArrayLike,
+    weights: ArrayLike,
+    axis: int = -1,
+    output: NDArray | DTypeLike | None = None,
+    mode: str = "reflect",
+    cval: complex = 0.0,
+    origin: int = 0,
+    *,
+    channel_axis: int | None = None,
+    precision: str | None = None,
+    workers: int | None = None,
+) -> NDArray:
+    """Correlate an image with weights along one axis.
+
+    Complex weights are conjugated. Unlike in `correlate`, a weight of zero is a tap: zero times NaN is NaN.
+
+    Parameters
+    ----------
+    {input}
+    weights : array_like
+        The weights, a sequence of at least one number.
+    axis : int, optional
+        The axis to filter along.
+    {output}
+    {mode}
+    {cval}
+    origin : int, optional
+        How far the weights are moved towards the start of the axis.
+    {extra}
+
+    Returns
+    -------
+    {result}
+
+    Raises
+    ------
+    {errors}
+
+    Examples
+    --------
+    >>> from pyconv import ndimage
+    >>> ndimage.correlate1d([1, 2, 4, 8], [-1, 1])
+    array([0, 1, 2, 4])
+    """
+    return _correlate1d(
+        input, weights, axis, output, mode, cval, origin, channel_axis, precision, workers, convolution=False
+    )
+
+
+@_document
+def convolve1d(
+    input: ArrayLike,
+    weights: ArrayLike,
+    axis: int = -1,
+    output: NDArray | DTypeLike | None = None,
+    mode: str = "reflect",
+    cval: complex = 0.0,
+    origin: int = 0,
+    *,
+    channel_axis: int | None = None,
+    precision: str | None = None,
+    workers: int | None = None,
+) -> NDArray:
+    """Convolve an image with weights along one axis.
+
+    The correlation with the weights in reverse order. Complex weights are not conjugated. Unlike in
+    `convolve`, a weight of zero is a tap: zero times NaN is NaN.
+
+    Parameters
+    ----------
+    {input}
+    weights : array_like
+        The weights, a sequence of at least one number.
+    axis : int, optional
+        The axis to filter along.
+    {output}
+    {mode}
+    {cval}
+    origin : int, optional
+        How far the weights are moved towards the end of the axis.
+    {extra}
+
+    Returns
+    -------
+    {result}
+
+    Raises
+    ------
+    {errors}
+
+    Examples
+    --------
+    >>> from pyconv import ndimage
+    >>> ndimage.convolve1d([0, 0, 1, 0, 0], [1, 2, 3])
+    array([0, 1, 2, 3, 0])
+    """
+    return _correlate1d(
+        input, weights, axis, output, mode, cval, origin, channel_axis, precision, workers, convolution=True
+    )
+
+
+@_document
+def sobel(
+    input: ArrayLike,
+    axis: int = -1,
+    output: NDArray | DTypeLike | None = None,
+    mode: str | Sequence[str] = "reflect",
+    cval: complex = 0.0,
+    *,
+    channel_axis: int | None = None,
+    precision: str | None = None,
+    workers: int | None = None,
+) -> NDArray:
+    """Sobel's derivative along one axis.
+
+    Weights -1, 0, 1 along `axis` and 1, 2, 1 along every other one: in an image of two axes, 8 times the
+    slope.
+
+    Parameters
+    ----------
+    {input}
+    axis : int, optional
+        The axis along which the slope is taken.
+    {output}
+    {modes}
+    {cval}
+    {extra}
+
+    Returns
+    -------
+    {result}
+
+    Raises
+    ------
+    {errors}
+
+    See Also
+    --------
+    prewitt : the same with weights 1, 1, 1 across.
+    pyconv.kernels.sobel : the kernel.
+
+    Examples
+    --------
+    The result has the dtype of the image, so the slopes of a ``uint8`` image wrap, as in SciPy:
+
+    >>> import numpy as np
+    >>> from pyconv import ndimage
+    >>> image = np.array([[9, 9, 0, 0]] * 3, np.uint8)
+    >>> ndimage.sobel(image)[1]
+    array([  0, 220, 220,   0], dtype=uint8)
+    >>> ndimage.sobel(image, output=float)[1]
+    array([  0., -36., -36.,   0.])
+    """
+    return _slope(input, axis, [1, 2, 1], output, mode, cval, channel_axis, precision, workers)
+
+
+@_document
+def prewitt(
+    input: ArrayLike,
+    axis: int = -1,
+    output: NDArray | DTypeLike | None = None,
+    mode: str | Sequence[str] = "reflect",
+    cval: complex = 0.0,
+    *,
+    channel_axis: int | None = None,
+    precision: str | None = None,
+    workers: int | None = None,
+) -> NDArray:
+    """Prewitt's derivative along one axis.
+
+    Weights -1, 0, 1 along `axis` and 1, 1, 1 along every other one: in an image of two axes, 6 times the
+    slope.
+
+    Parameters
+    ----------
+    {input}
+    axis : int, optional
+        The axis along which the slope is taken.
+    {output}
+    {modes}
+    {cval}
+    {extra}
+
+    Returns
+    -------
+    {result}
+
+    Raises
+    ------
+    {errors}
+
+    See Also
+    --------
+    sobel : the same with weights 1, 2, 1 across; its example shows how unsigned integers wrap.
+    pyconv.kernels.prewitt : the kernel.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pyconv import ndimage
+    >>> image = np.array([[9, 9, 0, 0]] * 3)
+    >>> ndimage.prewitt(image)[1]
+    array([  0, -27, -27,   0])
+    """
+    return _slope(input, axis, [1, 1, 1], output, mode, cval, channel_axis, precision, workers)
+
+
+@_document
+def laplace(
+    input: ArrayLike,
+    output: NDArray | DTypeLike | None = None,
+    mode: str | Sequence[str] = "reflect",
+    cval: complex = 0.0,
+    *,
+    axes: int | Sequence[int] | None = None,
+    channel_axis: int | None = None,
+    precision: str | None = None,
+    workers: int | None = None,
+) -> NDArray:
+    """Laplacian: the sum of the second differences, weights 1, -2, 1, along the axes.
+
+    Parameters
+    ----------
+    {input}
+    {output}
+    {modes}
+    {cval}
+    axes : int or sequence of int, optional
+        The axes to take differences along, if not all; a sequence of modes has one for each of them.
+    {extra}
+
+    Returns
+    -------
+    {result}
+
+    Raises
+    ------
+    {errors}
+
+    See Also
+    --------
+    generic_laplace : the same with second derivatives of your own.
+    pyconv.kernels.laplacian : the kernel.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pyconv import ndimage
+    >>> image = np.zeros((3, 3), int)
+    >>> image[1, 1] = 1
+    >>> ndimage.laplace(image)
+    array([[ 0,  1,  0],
+           [ 1, -4,  1],
+           [ 0,  1,  0]])
+    """
+    image = _check.image(input)
+    image_axes = _check.image_axes(image.ndim, channel_axis)
+    filtered = [image_axes[axis] for axis in _check.filter_axes(axes, len(image_axes))]
+    boundaries = _check.image_boundaries(mode, len(filtered))
+    cval = _check.image_cval(cval, image.dtype)
+    widen = _check.filter_precision(precision)
+    workers = resolve_workers(workers)
+    output = _check.filter_output(output, image, complex_result=image.dtype.kind == "c")
+    passes = [_line(image.ndim, *line, [1, -2, 1]) for line in zip(filtered, boundaries, strict=True)]
+    if passes and _rounds_once(image, boundaries, cval, output):
+        cross = np.zeros([3 if axis in filtered else 1 for axis in range(image.ndim)], np.int64)
+        for line in passes:
+            inner = tuple(
+                slice(1, 2) if axis in filtered and axis != line.axis else slice(None)
+                for axis in range(image.ndim)
+            )
+            cross[inner] += line.weights
+        return _filter(image, [_merge(passes, cross, one_dimensional=False)], cval, output, widen, workers)
+
+    def second_difference(input, axis, output, mode, cval):
+        return correlate1d(input, [1, -2, 1], axis, output, mode, cval, precision=precision, workers=workers)
+
+    return generic_laplace(image, second_difference, output, boundaries, cval, axes=filtered)
+
+
+def generic_laplace(
+    input: ArrayLike,
+    derivative2: Callable[..., NDArray],
+    output: NDArray | DTypeLike | None = None,
+    mode: str | Sequence[str] = "reflect",
+    cval: complex = 0.0,
+    extra_arguments: tuple = (),
+    extra_keywords: dict | None = None,
+    *,
+    axes: int | Sequence[int] | None = None,
+) -> NDArray:
+    """Sum of second derivatives along the axes, each taken by a function of yours.
+
+    Parameters
+    ----------
+    input : array_like
+        The image.
+    derivative2 : callable
+        Called as ``derivative2(input, axis, output, mode, cval, *extra_arguments, **extra_keywords)``.
+        `output` is the array to fill for the first axis, and a dtype for all further ones, where an array is
+        to be returned.
+    output : ndarray, dtype or str, optional
+        The array to fill, or the dtype of the one to return. Default: the dtype of `input`.
+    mode : str or sequence of str, optional
+        Handed to `derivative2`; a sequence has one name an axis.
+    cval : scalar, optional
+        Handed to `derivative2`.
+    extra_arguments : tuple, optional
+        Further arguments of `derivative2`.
+    extra_keywords : dict, optional
+        Further keyword arguments of `derivative2`.
+    axes : int or sequence of int, optional
+        The axes to take derivatives along, if not all.
+
+    Returns
+    -------
+    ndarray
+        An array of the shape of `input`; `output` itself where that is an array.
+
+    Raises
+    ------
+    ValueError
+        If an argument does not fit the image. Where SciPy raises a RuntimeError, it is both.
+    TypeError
+        If an argument is of the wrong kind, or `input` is a lazy array.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pyconv import ndimage
+    >>> def wide_difference(input, axis, output, mode, cval):
+    ...     return ndimage.correlate1d(input, [1, 0, -2, 0, 1], axis, output, mode, cval)
+    >>> ndimage.generic_laplace([[0, 0, 1, 0, 0]] * 5, wide_difference)[2]
+    array([ 1,  0, -2,  0,  1])
+    """
+    image = _check.image(input)
+    axes = _check.filter_axes(axes, image.ndim)
+    modes = _check.one_an_axis(mode, "mode", len(axes))
+    output = _check.filter_output(output, image, complex_result=image.dtype.kind == "c")
+    extra_keywords = extra_keywords or {}
+    if np.may_share_memory(image, output):
+        image = image.copy()
+    if not axes:
+        output[...] = image
+    for i, (axis, axis_mode) in enumerate(zip(axes, modes, strict=True)):
+        target = output if i == 0 else output.dtype
+        derivative = derivative2(image, axis, target, axis_mode, cval, *extra_arguments, **extra_keywords)
+        if i > 0:
+            output += derivative
+    return output
+
+
+@_document
+def gaussian_filter(
+    input: ArrayLike,
+    sigma: float | Sequence[float],
+    order: int | Sequence[int] = 0,
+    output: NDArray | DTypeLike | None = None,
+    mode: str | Sequence[str] = "reflect",
+    cval: complex = 0.0,
+    truncate: float = 4.0,
+    *,
+    radius: int | Sequence[int] | None = None,
+    axes: int | Sequence[int] | None = None,
+    channel_axis: int | None = None,
+    precision: str | None = None,
+    workers: int | None = None,
+) -> NDArray:
+    """Blur with a Gaussian, or take a derivative of the blurred image.
+
+    One pass an axis, in the order of `axes`. What is between two passes has the dtype of the result, so for
+    an image of integers each pass truncates; ``output=float`` avoids that.
+
+    Parameters
+    ----------
+    {input}
+    sigma : float or sequence of float
+        Standard deviation in pixels, for all axes or one an axis. 0 leaves an axis as it is.
+    order : int or sequence of int, optional
+        Order of the derivative, for all axes or one an axis; 0 for the blur itself.
+    {output}
+    {modes}
+    {cval}
+    truncate : float, optional
+        The weights end at this many standard deviations.
+    radius : int or sequence of int, optional
+        Pixels on each side of the middle, for all axes or one an axis, in place of `truncate`.
+    axes : int or sequence of int, optional
+        The axes to filter, if not all; sequences among the other arguments have one value for each of them.
+    {extra}
+
+    Returns
+    -------
+    {result}
+
+    Raises
+    ------
+    {errors}
+
+    See Also
+    --------
+    gaussian_filter1d : along a single axis.
+    pyconv.kernels.gaussian : the kernel.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pyconv import ndimage
+    >>> image = np.zeros((5, 5))
+    >>> image[2, 2] = 1
+    >>> np.round(ndimage.gaussian_filter(image, sigma=0.8)[2], 2)
+    array([0.01, 0.11, 0.25, 0.11, 0.01])
+    """
+    image = _check.image(input)
+    image_axes = _check.image_axes(image.ndim, channel_axis)
+    filtered = [image_axes[axis] for axis in _check.filter_axes(axes, len(image_axes))]
+    sigmas = _check.one_an_axis(sigma, "sigma", len(filtered))
+    orders = _check.one_an_axis(order, "order", len(filtered))
+    radii = _check.one_an_axis(radius, "radius", len(filtered))
+    boundaries = _check.image_boundaries(mode, len(filtered))
+    cval = _check.image_cval(cval, image.dtype)
+    widen = _check.filter_precision(precision)
+    workers = resolve_workers(workers)
+    passes = [
+        _line(image.ndim, axis, boundary, _gaussian_weights(sigma, order, truncate, radius))
+        for axis, boundary, sigma, order, radius in zip(filtered, boundaries, sigmas, orders, radii, strict=True)
+        if sigma > 1e-15
+    ]
+    output = _check.filter_output(output, image, complex_result=image.dtype.kind == "c")
+    if not passes:
+        output[...] = image
+        return output
+    return _filter(image, passes, cval, output, widen, workers)
+
+
+@_document
+def gaussian_filter1d(
+    input: ArrayLike,
+    sigma: float,
+    axis: int = -1,
+    order: int = 0,
+    output: NDArray | DTypeLike | None = None,
+    mode: str = "reflect",
+    cval: complex = 0.0,
+    truncate: float = 4.0,
+    *,
+    radius: int | None = None,
+    channel_axis: int | None = None,
+    precision: str | None = None,
+    workers: int | None = None,
+) -> NDArray:
+    """Blur with a Gaussian along one axis, or take a derivative of the blurred image.
+
+    Parameters
+    ----------
+    {input}
+    sigma : float
+        Standard deviation in pixels.
+    axis : int, optional
+        The axis to filter along.
+    order : int, optional
+        Order of the derivative; 0 for the blur itself.
+    {output}
+    {mode}
+    {cval}
+    truncate : float, optional
+        The weights end at this many standard deviations.
+    radius : int, optional
+        Pixels on each side of the middle, in place of `truncate`.
+    {extra}
+
+    Returns
+    -------
+    {result}
+
+    Raises
+    ------
+    {errors}
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pyconv import ndimage
+    >>> np.round(ndimage.gaussian_filter1d([1.0, 2.0, 3.0, 4.0, 5.0], 1), 3)
+    array([1.427, 2.068, 3.   , 3.932, 4.573])
+    """
+    weights = _gaussian_weights(sigma, order, truncate, radius)
+    return correlate1d(
+        input,
+        weights,
+        axis,
+        output,
+        mode,
+        cval,
+        channel_axis=channel_axis,
+        precision=precision,
+        workers=workers,
+    )
+
+
+def __getattr__(name: str):
+    """Whatever else scipy.ndimage has, from SciPy."""
+    if not name.startswith("_"):
+        try:
+            scipy_ndimage = importlib.import_module("scipy.ndimage")
+        except ImportError:
+            raise AttributeError(
+                f"pyconv.ndimage has no {name!r} of its own, and SciPy, which may have it, is not installed"
+            ) from None
+        if hasattr(scipy_ndimage, name):
+            return getattr(scipy_ndimage, name)
+    raise AttributeError(f"neither pyconv.ndimage nor scipy.ndimage has {name!r}")
+
+
+# ---- from arguments to passes ----
+
+
+class _Pass(NamedTuple):
+    """One sweep of a filter over the image."""
+
+    weights: NDArray  # as many axes as the image, of length 1 where nothing is filtered
+    before: tuple[int, ...]  # padding before, an axis
+    boundary: tuple[str, ...]  # an axis
+    one_dimensional: bool  # summed by the rules of SciPy's correlate1d, not by those of its correlate
+    axis: int | None = None  # the filtered one of a pass along one axis
+
+
+def _correlate(input, weights, output, mode, cval, origin, axes, channel_axis, precision, workers, *, convolution):
+    image = _check.image(input)
+    image_axes = _check.image_axes(image.ndim, channel_axis)
+    axes = _check.filter_axes(axes, len(image_axes))
+    weights = _check.filter_kernel(weights, axes, len(image_axes))
+    origins = _check.one_an_axis(origin, "origin", len(axes))
+    boundary = _check.image_boundary(mode)
+    cval = _check.image_cval(cval, image.dtype, weights.dtype)
+    widen = _check.filter_precision(precision)
+    workers = resolve_workers(workers)
+    # SciPy lays the kernel's axes along the image's in ascending order, also where `axes` has another one;
+    # origins follow `axes`, but only where it leaves an axis out.
+    ascending = sorted(axes)
+    if len(axes) < len(image_axes):
+        origins = [origins[axes.index(axis)] for axis in ascending]
+    before = [0] * image.ndim
+    shape = [1] * image.ndim
+    for axis, k, axis_origin in zip(ascending, weights.shape, origins, strict=True):
+        if convolution:
+            # The middle of the turned kernel: one further for an even number of weights.
+            axis_origin = -_check.integer(axis_origin, "origin") - (k % 2 == 0)
+        before[image_axes[axis]] = k // 2 + _check.filter_origin(axis_origin, k)
+        shape[image_axes[axis]] = k
+    if convolution:
+        weights = np.flip(weights)
+    elif weights.dtype.kind == "c":
+        weights = weights.conj()
+    output = _check.filter_output(output, image, "c" in image.dtype.kind + weights.dtype.kind, promote=True)
+    sweep = _Pass(weights.reshape(shape), tuple(before), (boundary,) * image.ndim, one_dimensional=False)
+    return _filter(image, [sweep], cval, output, widen, workers)
+
+
+def _correlate1d(
+    input, weights, axis, output, mode, cval, origin, channel_axis, precision, workers, *, convolution
+):
+    image = _check.image(input)
+    weights = _check.filter_weights_1d(weights)
+    axis = _check.filter_axis(axis, _check.image_axes(image.ndim, channel_axis))
+    if convolution:
+        weights = weights[::-1]
+        origin = -_check.integer(origin, "origin") - (weights.size % 2 == 0)
+    elif weights.dtype.kind == "c":
+        weights = weights.conj()
+    origin = _check.filter_origin(origin, weights.size)
+    boundary = _check.image_boundary(mode)
+    cval = _check.image_cval(cval, image.dtype, weights.dtype)
+    widen = _check.filter_precision(precision)
+    workers = resolve_workers(workers)
+    output = _check.filter_output(output, image, "c" in image.dtype.kind + weights.dtype.kind, promote=True)
+    return _filter(image, [_line(image.ndim, axis, boundary, weights, origin)], cval, output, widen, workers)
+
+
+def _slope(input, axis, across, output, mode, cval, channel_axis, precision, workers):
+    image = _check.image(input)
+    image_axes = _check.image_axes(image.ndim, channel_axis)
+    axis = _check.filter_axis(axis, image_axes)
+    boundaries = _check.image_boundaries(mode, len(image_axes))
+    cval = _check.image_cval(cval, image.dtype)
+    widen = _check.filter_precision(precision)
+    workers = resolve_workers(workers)
+    output = _check.filter_output(output, image, complex_result=image.dtype.kind == "c")
+    lines = dict(zip(image_axes, boundaries, strict=True))
+    passes = [_line(image.ndim, axis, lines.pop(axis), [-1, 0, 1])]
+    passes += [_line(image.ndim, other, boundary, across) for other, boundary in lines.items()]
+    # Beyond a constant border the second pass sees the constant itself, not its differences: no single kernel
+    # does that.
+    if _rounds_once(image, boundaries, cval, output) and (cval == 0 or "constant" not in boundaries):
+        kernel = np.ones((1,) * image.ndim, np.int64)
+        for line in passes:
+            kernel = kernel * line.weights
+        # The zeros in [-1, 0, 1] stay taps, as they are in SciPy's passes.
+        passes = [_merge(passes, kernel, one_dimensional=True)]
+    return _filter(image, passes, cval, output, widen, workers)
+
+
+def _line(ndim: int, axis: int, boundary: str, weights, origin: int = 0) -> _Pass:
+    """A pass along one axis."""
+    weights = np.asarray(weights)
+
+    def spread(along, across):
+        return tuple(along if a == axis else across for a in range(ndim))
+
+    return _Pass(
+        weights.reshape(spread(weights.size, 1)),
+        spread(weights.size // 2 + origin, 0),
+        spread(boundary, "edge"),
+        one_dimensional=True,
+        axis=axis,
+    )
+
+
+def _merge(passes: list[_Pass], weights: NDArray, one_dimensional: bool) -> _Pass:
+    """The single pass that several ones along different axes amount to, given its weights."""
+    boundary = list(passes[0].boundary)
+    for line in passes:
+        boundary[line.axis] = line.boundary[line.axis]
+    before = np.sum([line.before for line in passes], axis=0)
+    return _Pass(weights, tuple(before.tolist()), tuple(boundary), one_dimensional)
+
+
+def _rounds_once(image: NDArray, boundaries: list[str], cval, output: NDArray) -> bool:
+    """Whether integer weights may be applied in one pass instead of several: where no pass truncates a fraction,
+    as wrapping once is as good as wrapping after each."""
+    if output.dtype.kind in "fc":
+        return True
+    return image.dtype.kind in "biu" and output.dtype.kind in "iu" and _all_integers(boundaries, cval)
+
+
+def _all_integers(boundaries, cval) -> bool:
+    """Whether what lies beyond the borders of an image of integers is an exact integer too."""
+    return "constant" not in boundaries or (abs(cval) <= 2**53 and cval == int(cval))
+
+
+def _gaussian_weights(sigma: float, order: int, truncate: float, radius: int | None) -> NDArray[np.float64]:
+    """Weights for correlation, in the arithmetic of SciPy, whose last bits decide where an integer is truncated.
+
+    A derivative of a polynomial q times the Gaussian is (q' - x q / sigma**2) times the Gaussian.
+    """
+    sigma = _check.gaussian_sigma(sigma)
+    order = _check.gaussian_order(order)
+    radius = _check.gaussian_radius(sigma, truncate, radius)
+    variance = sigma * sigma
+    x = np.arange(-radius, radius + 1)
+    weights = np.exp(-0.5 / variance * x**2)
+    weights = weights / weights.sum()
+    if order > 0:
+        powers = np.arange(order + 1)
+        differentiate = np.diag(powers[1:], 1) + np.diag(np.ones(order) / -variance, -1)
+        q = (powers == 0).astype(np.float64)
+        for _ in range(order):
+            q = differentiate @ q
+        weights = (x[:, np.newaxis] ** powers) @ q * weights
+    return weights[::-1]
+
+
+# ---- from passes to the engine ----
+
+
+def _filter(image, passes: list[_Pass], cval, output, widen: bool, workers: int) -> NDArray:
+    """Fill `output` with `image` after all passes; return it."""
+    if output.size == 0:
+        return output
+    if np.may_share_memory(image, output):
+        image = image.copy()
+    # Booleans are bytes to SciPy: sums truncate to 0..255 between passes, and what is not 0 in the end is true.
+    source, target = (a.view(np.uint8) if a.dtype == bool else a for a in (image, output))
+    _sweep(source, passes, cval, target, widen, workers)
+    if output.dtype == bool:
+        np.minimum(target, 1, out=target)
+    return output
+
+
+def _sweep(image, passes: list[_Pass], cval, output, widen: bool, workers: int) -> None:
+    """All passes, slab by slab along the axis of the first.
+
+    Only that pass looks beyond the borders of a slab, and it reads the image itself. The others stay within, so they
+    alternate between the slab and a scratch array.
+    """
+    if len(passes) == 1:
+        _apply(image, passes[0], cval, output, widen, workers)
+        return
+    axis, n = passes[0].axis, image.shape[passes[0].axis]
+    step = max(1, _SLAB_BYTES * n // output.nbytes)
+    if axis == image.ndim - 1:
+        step = max(step, 4 * _LONG_ENOUGH)
+    scratch = np.empty([min(step, n) if a == axis else output.shape[a] for a in range(image.ndim)], output.dtype)
+    whole = (slice(None),) * axis
+    for start in range(0, n, step):
+        slab = output[(*whole, slice(start, start + step))]
+        targets = [slab, scratch[(*whole, slice(slab.shape[axis]))]]
+        source = image
+        for left, sweep in zip(range(len(passes) - 1, -1, -1), passes, strict=True):
+            if source is image:
+                before = tuple(b - start * (a == axis) for a, b in enumerate(sweep.before))
+                sweep = sweep._replace(before=before)
+            _apply(source, sweep, cval, targets[left % 2], widen, workers)
+            source = targets[left % 2]
+
+
+def _apply(image, sweep: _Pass, cval, output, widen: bool, workers: int) -> None:
+    """One pass by the engine."""
+    weights, before, boundary = sweep.weights, sweep.before, sweep.boundary
+    dtype, ordered = _arithmetic(image.dtype, sweep, cval, output.dtype, widen)
+    if image.ndim == 0:
+        image, output = image[np.newaxis], output[np.newaxis]
+        weights, before, boundary = weights[np.newaxis], (0,), ("edge",)
+    # Short last axes that no weights reach across (the channels of a picture) go to the front as a batch; all
+    # others are spatial.
+    ndim = spatial = image.ndim
+    while (
+        spatial > 1
+        and weights.shape[spatial - 1] == 1
+        and image.shape[spatial - 1] == output.shape[spatial - 1] < _LONG_ENOUGH
+    ):
+        spatial -= 1
+    axes = (*range(spatial, ndim), *range(spatial))
+    one_channel = (*(slice(None),) * (ndim - spatial), np.newaxis)
+    x, y = image.transpose(axes)[one_channel], output.transpose(axes)[one_channel]
+    w = np.ascontiguousarray(weights.reshape(1, 1, *weights.shape[:spatial]), dtype)
+    pairs = 0
+    if ordered and sweep.one_dimensional and w.size > 1:
+        pairs = _parity(weights)
+        if pairs == 0:
+            # SciPy starts from the last weight. So does the engine where that is in a channel of its own: the
+            # image twice, as two channels of the same memory.
+            x = np.broadcast_to(x, (*x.shape[: ndim - spatial], 2, *x.shape[ndim - spatial + 1 :]))
+            is_last = np.arange(w.size).reshape(w.shape) == w.size - 1
+            w = np.concatenate([np.where(is_last, w, 0), np.where(is_last, 0, w)], axis=1)
+    engine.correlate(
+        x,
+        w,
+        None,
+        y,
+        ndim - spatial,
+        1,
+        (1,) * spatial,
+        (1,) * spatial,
+        before[:spatial],
+        tuple(engine.BOUNDARIES[name] for name in boundary[:spatial]),
+        cval,
+        workers,
+        skip_zeros=not sweep.one_dimensional,
+        fused=not ordered,
+        pairs=pairs,
+    )
+
+
+def _arithmetic(image: np.dtype, sweep: _Pass, cval, output: np.dtype, widen: bool) -> tuple[np.dtype, bool]:
+    """The dtype to compute in, complex where the weights are; and whether to sum in SciPy's order."""
+    if image.kind in "iu" and _integral(sweep.weights) and _all_integers(sweep.boundary, cval):
+        # Exact in any order as long as no partial sum needs more bits than the computing dtype has.
+        info = np.iinfo(image)
+        largest = float(max(-info.min, info.max, abs(cval) if "constant" in sweep.boundary else 0))
+        bound = float(np.abs(sweep.weights.astype(np.float64)).sum()) * largest
+        if bound <= 2**24:
+            return np.dtype(np.float32), False
+        if bound <= 2**53:
+            return np.dtype(np.float64), False
+        if output.kind in "iu":
+            return np.dtype(np.int64), False
+    if output.kind in "iu":
+        return np.dtype(np.float64), True
+    if image.kind in "iu" or widen:
+        dtype = np.dtype(np.float64)
+    else:
+        dtype = np.finfo(np.promote_types(np.promote_types(image, output), np.float32)).dtype
+    if sweep.weights.dtype.kind == "c":
+        dtype = np.promote_types(dtype, np.complex64)
+    return dtype, False
+
+
+def _integral(weights: NDArray) -> bool:
+    """Whether all weights are integers of 64 bits."""
+    if weights.dtype.kind == "f":
+        return bool(np.all(np.rint(weights) == weights) and np.all(np.abs(weights) < 2.0**63))
+    return weights.dtype.kind == "i"
+
+
+def _parity(weights: NDArray) -> int:
+    """1 for weights that are even about their middle, -1 for odd ones, by SciPy's criterion; 0 for others.
+
+    SciPy's correlate1d adds or subtracts the samples of a pair before it multiplies them by the left weight.
+    """
+    weights = weights.ravel()
+    half = weights.size // 2
+    left, right = weights[:half][::-1], weights[half + 1 :]
+    if left.size == right.size:
+        epsilon = np.finfo(np.float64).eps
+        if not np.any(np.abs(right - left) > epsilon):
+            return 1
+        if not np.any(np.abs(right + left) > epsilon):
+            return -1
+    return 0

@@ -1,0 +1,326 @@
+"""The first witness: cross-correlation by plain NumPy loops, and the comparisons the tests are judged by.
+
+Nothing here is fast or clever. Arrays are (N, C, *spatial), weights (O, C // groups, *kernel); the arithmetic
+is done in whatever dtype the arrays have, so that float64, int64, Python integers (object arrays) and complex
+all work.
+"""
+
+from __future__ import annotations
+
+import itertools
+from fractions import Fraction
+
+import numpy as np
+
+BOUNDARIES = ("constant", "edge", "symmetric", "mirror", "wrap")
+
+# The names a layer's padding_mode= accepts for each boundary: PyTorch's and the unambiguous one.
+PADDING_MODES = {
+    "zeros": "constant",
+    "reflect": "mirror",
+    "replicate": "edge",
+    "circular": "wrap",
+    "constant": "constant",
+    "symmetric": "symmetric",
+    "mirror": "mirror",
+    "edge": "edge",
+    "wrap": "wrap",
+}
+
+# u is the unit roundoff and eta the smallest subnormal, by the dtype of one real component.
+UNIT_ROUNDOFF = {"float16": Fraction(1, 2**11), "float32": Fraction(1, 2**24), "float64": Fraction(1, 2**53)}
+SMALLEST_SUBNORMAL = {
+    "float16": Fraction(1, 2**24),
+    "float32": Fraction(1, 2**149),
+    "float64": Fraction(1, 2**1074),
+}
+
+
+# ------------------------------------------------------------------------------------------------
+# Geometry
+
+
+def source_index(i, n, boundary):
+    """The index in 0..n-1 from which position `i` of a padded axis of length `n` takes its value.
+
+    None stands for the constant. The picture is continued one bounce or one period at a time, so any distance
+    outside is right.
+    """
+    if 0 <= i < n:
+        return i
+    if boundary == "constant":
+        return None
+    if n == 0:
+        raise ValueError("an empty axis has nothing to continue")
+    if boundary == "edge":
+        return 0 if i < 0 else n - 1
+    if boundary == "mirror" and n == 1:
+        return 0
+    while not 0 <= i < n:
+        if boundary == "wrap":
+            i = i + n if i < 0 else i - n
+        elif boundary == "symmetric":
+            i = -1 - i if i < 0 else 2 * n - 1 - i
+        elif boundary == "mirror":
+            i = -i if i < 0 else 2 * (n - 1) - i
+        else:
+            raise ValueError(f"unknown boundary {boundary!r}")
+    return i
+
+
+def pad(x, widths, boundary="constant", cval=0):
+    """`x` with its last len(widths) axes padded by `widths`, one (before, after) pair an axis."""
+    for axis, (before, after) in enumerate(widths, start=x.ndim - len(widths)):
+        n = x.shape[axis]
+        slices = []
+        for i in range(-before, n + after):
+            j = source_index(i, n, boundary)
+            if j is None:
+                slices.append(np.full_like(x.take([0], axis) if n else x.sum(axis, keepdims=True), cval))
+            else:
+                slices.append(x.take([j], axis))
+        x = np.concatenate(slices, axis) if slices else x
+    return x
+
+
+def pairs(padding, size, kernel, stride, dilation):
+    """`padding` in any of its forms as one (before, after) pair an axis; the other arguments are tuples."""
+    reach = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
+    if isinstance(padding, str):
+        if padding == "valid":
+            return [(0, 0) for _ in size]
+        if padding == "full":
+            return [(r, r) for r in reach]
+        widths = []
+        for n, r, s in zip(size, reach, stride, strict=True):
+            total = max((-(-n // s) - 1) * s + r + 1 - n, 0)
+            small, large = total // 2, total - total // 2
+            widths.append(
+                {"same": (small, large), "same_upper": (small, large), "same_lower": (large, small)}[padding]
+            )
+        return widths
+    if isinstance(padding, int):
+        padding = (padding,) * len(size)
+    return [(p, p) if isinstance(p, int) else tuple(p) for p in padding]
+
+
+def output_size(size, kernel, stride, widths, dilation):
+    """floor((n + before + after - dilation * (k - 1) - 1) / stride) + 1 along every axis."""
+    return tuple(
+        (n + before + after - d * (k - 1) - 1) // s + 1
+        for n, k, s, (before, after), d in zip(size, kernel, stride, widths, dilation, strict=True)
+    )
+
+
+def tap_slices(tap, out_size, stride, dilation):
+    """The slices of the padded axes that one tap multiplies: tap * dilation + output index * stride."""
+    return tuple(
+        slice(t * d, t * d + (o - 1) * s + 1, s)
+        for t, o, s, d in zip(tap, out_size, stride, dilation, strict=True)
+    )
+
+
+# ------------------------------------------------------------------------------------------------
+# Correlation and its matrix form
+
+
+def correlate(x, w, bias=None, *, stride=1, padding=0, dilation=1, groups=1, boundary="constant", cval=0):
+    """Cross-correlation of x (N, C, *spatial) with w (O, C // groups, *kernel), summed tap by tap."""
+    size, kernel = x.shape[2:], w.shape[2:]
+    stride = (stride,) * len(size) if isinstance(stride, int) else stride
+    dilation = (dilation,) * len(size) if isinstance(dilation, int) else dilation
+    widths = pairs(padding, size, kernel, stride, dilation)
+    out_size = output_size(size, kernel, stride, widths, dilation)
+    padded = pad(x, widths, boundary, cval)
+    channels, outputs = x.shape[1] // groups, w.shape[0] // groups
+    y = np.zeros((x.shape[0], w.shape[0], *out_size), np.result_type(x, w))
+    for group in range(groups):
+        xg = padded[:, group * channels : (group + 1) * channels]
+        og = slice(group * outputs, (group + 1) * outputs)
+        for tap in itertools.product(*map(range, kernel)):
+            window = xg[(slice(None), slice(None), *tap_slices(tap, out_size, stride, dilation))]
+            # einsum multiplies every pair; BLAS may skip weights of zero, and with them 0 * NaN.
+            with np.errstate(invalid="ignore", over="ignore"):
+                y[:, og] += np.einsum("oc,nc...->no...", w[og, :, *tap], window)
+    if bias is not None:
+        y += bias.reshape(-1, *[1] * len(size))
+    return y
+
+
+def unfold(x, kernel, *, stride=1, padding=0, dilation=1, boundary="constant", cval=0):
+    """im2col of x (N, C, *spatial): (N, C * prod(kernel), L), patches in row order of their positions."""
+    size = x.shape[2:]
+    stride = (stride,) * len(size) if isinstance(stride, int) else stride
+    dilation = (dilation,) * len(size) if isinstance(dilation, int) else dilation
+    widths = pairs(padding, size, kernel, stride, dilation)
+    out_size = output_size(size, kernel, stride, widths, dilation)
+    padded = pad(x, widths, boundary, cval)
+    columns = np.empty((x.shape[0], x.shape[1] * int(np.prod(kernel)), int(np.prod(out_size))), x.dtype)
+    for position, out_index in enumerate(itertools.product(*map(range, out_size))):
+        patch = padded[
+            (
+                slice(None),
+                slice(None),
+                *(
+                    slice(o * s, o * s + d * (k - 1) + 1, d)
+                    for o, s, d, k in zip(out_index, stride, dilation, kernel, strict=True)
+                ),
+            )
+        ]
+        columns[:, :, position] = patch.reshape(x.shape[0], columns.shape[1])
+    return columns
+
+
+def fold(columns, size, kernel, *, stride=1, padding=0, dilation=1):
+    """col2im, the adjoint of `unfold`: every patch is added where it came from, the padding is dropped."""
+    stride = (stride,) * len(size) if isinstance(stride, int) else stride
+    dilation = (dilation,) * len(size) if isinstance(dilation, int) else dilation
+    widths = pairs(padding, size, kernel, stride, dilation)
+    out_size = output_size(size, kernel, stride, widths, dilation)
+    channels = columns.shape[1] // int(np.prod(kernel))
+    blocks = columns.reshape(columns.shape[0], channels, *kernel, *out_size)
+    padded_size = [n + before + after for n, (before, after) in zip(size, widths, strict=True)]
+    image = np.zeros((columns.shape[0], channels, *padded_size), columns.dtype)
+    for tap in itertools.product(*map(range, kernel)):
+        image[(slice(None), slice(None), *tap_slices(tap, out_size, stride, dilation))] += blocks[:, :, *tap]
+    crop = tuple(slice(before, before + n) for n, (before, _) in zip(size, widths, strict=True))
+    return image[(slice(None), slice(None), *crop)]
+
+
+# ------------------------------------------------------------------------------------------------
+# Exact values of floating-point sums
+
+
+def to_integers(a):
+    """A finite float array as Python integers and an exponent e: a == integers * 2**e, exactly."""
+    mantissa, exponent = np.frexp(np.asarray(a, np.float64))
+    integers = (mantissa * 2.0**53).astype(np.int64)
+    exponent = np.where(integers == 0, 0, exponent - 53)
+    lowest = int(exponent.min(initial=0))
+    shifted = [int(m) << (int(e) - lowest) for m, e in zip(integers.flat, exponent.flat, strict=True)]
+    out = np.empty(integers.shape, object)
+    out.reshape(-1)[:] = shifted
+    return out, lowest
+
+
+def to_fractions(integers, exponent):
+    """integers * 2**exponent as an object array of Fractions."""
+    scale = Fraction(2) ** exponent
+    out = np.empty(integers.shape, object)
+    out.reshape(-1)[:] = [int(i) * scale for i in integers.flat]
+    return out
+
+
+def exact_correlate(x, w, bias=None, *, cval=0.0, **geometry):
+    """(y, |x| * |w| + |bias|) of real floating arrays as Fractions: no rounding anywhere."""
+    # One exponent serves image and padding value: both are put into one array first.
+    joined, ex = to_integers(np.append(np.asarray(x, np.float64).ravel(), float(cval)))
+    xi, ci = joined[:-1].reshape(x.shape), joined[-1]
+    wi, ew = to_integers(w)
+    y = to_fractions(correlate(xi, wi, cval=ci, **geometry), ex + ew)
+    magnitude = to_fractions(correlate(abs(xi), abs(wi), cval=abs(ci), **geometry), ex + ew)
+    if bias is not None:
+        b = to_fractions(*to_integers(bias)).reshape(-1, *[1] * (x.ndim - 2))
+        y, magnitude = y + b, magnitude + abs(b)
+    return y, magnitude
+
+
+# ------------------------------------------------------------------------------------------------
+# Comparisons
+
+
+def error_bound(magnitude, terms, computed, returned):
+    """(n + 2) u (|x| * |w|) + (n + 2) eta, and one more rounding where the result is narrower."""
+    u, eta = UNIT_ROUNDOFF[computed], SMALLEST_SUBNORMAL[computed]
+    bound = (terms + 2) * (u * magnitude + eta)
+    if returned != computed:
+        bound = bound + UNIT_ROUNDOFF[returned] * (magnitude + bound) + SMALLEST_SUBNORMAL[returned] / 2
+    return bound
+
+
+def assert_within(actual, exact, bound):
+    """|actual - exact| <= bound at every element; `exact` and `bound` are Fractions."""
+    assert actual.shape == exact.shape, f"shape {actual.shape}, should be {exact.shape}"
+    bound = np.broadcast_to(bound, exact.shape)
+    for index in np.ndindex(actual.shape):
+        value = float(actual[index])
+        assert np.isfinite(value), f"{value} at {index}, should be {float(exact[index])!r}"
+        error = abs(Fraction(value) - exact[index])
+        assert error <= bound[index], (
+            f"{value!r} at {index}, should be {float(exact[index])!r}: "
+            f"off by {float(error):.3g}, allowed {float(bound[index]):.3g}"
+        )
+
+
+def assert_correlation(actual, x, w, bias=None, *, computed, **geometry):
+    """The elementwise accuracy rule of methods "direct" and "im2col", for real and for complex arrays."""
+    terms = int(np.prod(w.shape[1:]))
+    if np.iscomplexobj(actual):
+        returned = actual.real.dtype.name
+        # A complex product is two real terms in each component.
+        zero = None if bias is None else bias.imag
+        cval = geometry.pop("cval", 0.0)
+        parts = {}
+        for a, b in itertools.product(("real", "imag"), repeat=2):
+            first = (a, b) == ("real", "real")
+            parts[a, b] = exact_correlate(
+                getattr(x, a), getattr(w, b), bias.real if first and bias is not None else None,
+                cval=getattr(complex(cval), a), **geometry,
+            )  # fmt: skip
+        real = parts["real", "real"][0] - parts["imag", "imag"][0]
+        real_magnitude = parts["real", "real"][1] + parts["imag", "imag"][1]
+        imag = parts["real", "imag"][0] + parts["imag", "real"][0]
+        imag_magnitude = parts["real", "imag"][1] + parts["imag", "real"][1]
+        if zero is not None:
+            b = to_fractions(*to_integers(zero)).reshape(-1, *[1] * (x.ndim - 2))
+            imag, imag_magnitude = imag + b, imag_magnitude + abs(b)
+        assert_within(actual.real, real, error_bound(real_magnitude, 2 * terms, computed, returned))
+        assert_within(actual.imag, imag, error_bound(imag_magnitude, 2 * terms, computed, returned))
+    else:
+        exact, magnitude = exact_correlate(x, w, bias, **geometry)
+        assert_within(actual, exact, error_bound(magnitude, terms, computed, actual.dtype.name))
+
+
+def assert_same_values(actual, expected):
+    """Equal shapes and equal values, NaN equal to NaN; the dtypes may differ."""
+    actual, expected = np.asarray(actual), np.asarray(expected)
+    assert actual.shape == expected.shape, f"shape {actual.shape}, should be {expected.shape}"
+    same = (actual == expected) | ((actual != actual) & (expected != expected))
+    if not same.all():
+        index = tuple(int(i) for i in np.argwhere(~same)[0])
+        count = int((~same).sum())
+        raise AssertionError(
+            f"{actual[index]!r} at {index}, should be {expected[index]!r}; {count} elements differ"
+        )
+
+
+def assert_same_bits(actual, expected):
+    """Equal dtypes, shapes and bits: -0.0 is not 0.0."""
+    assert actual.dtype == expected.dtype, f"dtype {actual.dtype}, should be {expected.dtype}"
+    assert actual.shape == expected.shape, f"shape {actual.shape}, should be {expected.shape}"
+    size = actual.dtype.itemsize
+    a = np.frombuffer(actual.tobytes(), np.uint8).reshape(-1, size)
+    b = np.frombuffer(expected.tobytes(), np.uint8).reshape(-1, size)
+    different = (a != b).any(axis=1)
+    if different.any():
+        index = tuple(int(i) for i in np.unravel_index(int(different.argmax()), actual.shape))
+        raise AssertionError(
+            f"{actual[index]!r} at {index}, should be {expected[index]!r} bit for bit; "
+            f"{int(different.sum())} elements differ"
+        )
+
+
+def assert_same_class(actual, expected):
+    """NaN, +Inf and -Inf at the same places, real and imaginary parts apart."""
+    assert actual.shape == expected.shape, f"shape {actual.shape}, should be {expected.shape}"
+    if np.iscomplexobj(actual) or np.iscomplexobj(expected):
+        assert_same_class(actual.real, expected.real)
+        assert_same_class(actual.imag, expected.imag)
+        return
+    for what, test in (("NaN", np.isnan), ("+Inf", np.isposinf), ("-Inf", np.isneginf)):
+        wrong = test(actual) != test(expected)
+        if wrong.any():
+            index = tuple(int(i) for i in np.argwhere(wrong)[0])
+            raise AssertionError(
+                f"{actual[index]!r} at {index}, should be {expected[index]!r}: {what} is misplaced"
+            )
