@@ -8,7 +8,6 @@ import warnings
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index
 
-
 # ---- numbers ----
 
 

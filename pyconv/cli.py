@@ -13,6 +13,7 @@ import contextlib
 import difflib
 import importlib
 import inspect
+import io
 import logging
 import os
 import re
@@ -78,6 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         The exit status: 0, 2 after an error, 130 after Ctrl-C.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be text
     try:
         arguments = _parser().parse_args(bind_kernel(sys.argv[1:] if argv is None else argv))
         arguments.run(arguments)
@@ -429,6 +432,8 @@ def read_image(path: Path) -> Picture:
     CommandError
         If the file cannot be opened, is broken, or holds no image of real numbers.
     """
+    for decoder in ("PIL", "tifffile"):  # they log what they then raise
+        logging.getLogger(decoder).setLevel(logging.CRITICAL)
     start = _guarded(_first_bytes, path)
     if start.startswith(b"\x93NUMPY"):
         picture = _picture_from_array(_guarded(_read_npy, path), path)
@@ -441,9 +446,15 @@ def read_image(path: Path) -> Picture:
         raise CommandError(f"cannot read {path}: pixels must be real numbers, got dtype {pixels.dtype}")
     if not pixels.size:
         raise CommandError(f"cannot read {path}: it has no pixels (shape {pixels.shape})")
+    alpha = picture.alpha
+    return replace(picture, pixels=_plain(pixels), alpha=None if alpha is None else _plain(alpha))
+
+
+def _plain(pixels: np.ndarray) -> np.ndarray:
+    """Native numbers: 0 and 255 for booleans."""
     if pixels.dtype.kind == "b":
-        pixels = pixels * np.uint8(255)
-    return replace(picture, pixels=pixels.astype(pixels.dtype.newbyteorder("="), copy=False))
+        return pixels * np.uint8(255)
+    return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
 
 
 def _guarded(read: Callable[[Path], Any], path: Path) -> Any:
@@ -503,7 +514,6 @@ def _silent_stderr() -> Iterator[None]:
 def _read_with_tifffile(path: Path) -> Picture:
     import tifffile
 
-    tifffile.logger().setLevel(logging.CRITICAL)  # it logs what it then raises
     with tifffile.TiffFile(path) as file:
         page = file.pages[0]
         notes = _first_of(len(file.pages), "pages")
@@ -521,10 +531,11 @@ def _read_with_tifffile(path: Path) -> Picture:
             raise CommandError(
                 f"cannot read {path}: pixels are {photometric}, not grey, RGB or palette colours"
             )
-        colours = 3 if photometric == "RGB" else 1
-        has_alpha = pixels.ndim == 3 and any(sample in (1, 2) for sample in page.extrasamples[-1:])
+        says_alpha = any(sample in (1, 2) for sample in page.extrasamples[-1:])
     pixels = _picture_from_array(pixels, path).pixels
-    if has_alpha or (photometric == "RGB" and pixels.shape[-1] == colours + 1):
+    channels = pixels.shape[-1]
+    # Many programs leave it unsaid what the sample after red, green and blue is.
+    if channels > 1 and (says_alpha or (photometric == "RGB" and channels == 4)):
         return Picture(pixels[..., :-1], pixels[..., -1], notes)
     return Picture(pixels, None, notes)
 
@@ -609,10 +620,7 @@ def _nominal_range(pixels: np.ndarray) -> tuple[float, float]:
     """The range from black to white that the image's numbers are meant in."""
     if pixels.dtype in (np.uint8, np.uint16):
         return 0.0, float(np.iinfo(pixels.dtype).max)
-    finite = pixels[np.isfinite(pixels)]
-    if not finite.size:
-        return 0.0, 1.0
-    low, high = float(finite.min()), float(finite.max())
+    low, high, _ = _extremes(pixels)
     if pixels.dtype.kind == "f" and low >= 0 and high <= 1:
         return 0.0, 1.0
     return low, high
@@ -657,8 +665,7 @@ def to_pixels(
     >>> to_pixels(np.array([-812.0, 640.0]), np.dtype("uint8"), (0, 255), "auto")
     (array([  0, 255], dtype=uint8), 'values -812..640 mapped linearly to 0..255')
     """
-    finite = values[np.isfinite(values)]
-    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+    low, high, not_finite = _extremes(values)
     top = 0 if dtype.kind == "f" else np.iinfo(dtype).max
     # What rounds to a pixel of the range lies in it: a blur may pass white by a rounding.
     slack = (nominal[1] - nominal[0]) / (2 * top) if top else 0
@@ -680,11 +687,25 @@ def to_pixels(
         sentence += f" mapped linearly to 0..{top}"
     else:
         sentence += f", {black:.6g}..{white:.6g} mapped linearly to 0..{top}"
-    if finite.size < values.size:
-        sentence += f"; {values.size - finite.size} not finite"
-    pixels = (values.astype(np.float64) - black) * (top / ((white - black) or 1))
-    pixels = np.nan_to_num(pixels, nan=0, posinf=top, neginf=0)
-    return np.rint(np.clip(pixels, 0, top)).astype(dtype), sentence
+    if not_finite:
+        sentence += f"; {not_finite} not finite"
+    pixels = values.astype(np.float64)
+    pixels -= black
+    pixels *= top / ((white - black) or 1)
+    np.nan_to_num(pixels, copy=False, nan=0, posinf=top, neginf=0)
+    np.clip(pixels, 0, top, out=pixels)
+    return np.rint(pixels, out=pixels).astype(dtype), sentence
+
+
+def _extremes(values: np.ndarray) -> tuple[float, float, int]:
+    """Lowest and highest finite value (0 and 0 where there is none), and how many are not finite."""
+    finite = np.isfinite(values)
+    not_finite = values.size - int(np.count_nonzero(finite))
+    if not_finite:
+        values = values[finite]
+    if not values.size:
+        return 0.0, 0.0, not_finite
+    return float(values.min()), float(values.max()), not_finite
 
 
 def _convert_alpha(alpha: np.ndarray, dtype: np.dtype) -> np.ndarray:

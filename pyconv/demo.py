@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -56,7 +56,8 @@ def run() -> Figure:
 
     print(
         f"pyconv with {pyconv.get_workers()} workers, SciPy {scipy.__version__}, "
-        f"scikit-image {skimage.__version__}; float32 images of 512 x 512; best of several runs each"
+        f"scikit-image {skimage.__version__}; float32 images of 512 x 512\n"
+        "best of several runs each; ratio: how many times as long as pyconv"
     )
     print_header()
     todo = jobs(camera, astronaut, bank)
@@ -161,20 +162,26 @@ def jobs(camera: np.ndarray, astronaut: np.ndarray, bank: np.ndarray) -> list[Jo
 # ---- the table ----
 
 
-def best_time(function: Callable[[], np.ndarray], least: int = 5, seconds: float = 0.3) -> float:
-    """Shortest of at least `least` runs, more while they fit into `seconds`. The first run only warms up."""
-    function()
-    times = []
-    while len(times) < least or (sum(times) < seconds and len(times) < 1000):
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return min(times)
+def best_times(
+    functions: Sequence[Callable[[], np.ndarray]], rounds: int = 3, seconds: float = 0.1
+) -> list[float]:
+    """Shortest run of each, over rounds in which they take turns: what else the machine does then hits all."""
+    best = [np.inf] * len(functions)
+    for _ in range(rounds):
+        for i, function in enumerate(functions):
+            start = time.perf_counter()
+            end = start
+            while end - start < seconds:
+                before = time.perf_counter()
+                function()
+                end = time.perf_counter()
+                best[i] = min(best[i], end - before)
+    return best
 
 
 def print_header() -> None:
     print(f"\n{'':38}{'pyconv':>19}{'SciPy':>19}{'scikit-image':>19}")
-    print(f"{'':38}{'ms':>8}{'Mpixel/s':>11}" + f"{'ms':>10}{'ratio':>9}" * 2)
+    print(f"{'':38}{'ms':>8}{'Mpixel/s':>11}" + f"{'ms':>10}{'ratio':>9}" * 2, flush=True)
 
 
 def print_row(job: Job, pixels: int, progress: str) -> tuple[np.ndarray, float]:
@@ -182,14 +189,13 @@ def print_row(job: Job, pixels: int, progress: str) -> tuple[np.ndarray, float]:
     show_progress(f"{progress} {job.name} ...")
     result, reference = job.pyconv(), job.scipy()
     difference = np.abs(result - reference).max() / np.abs(reference).max()
-    ours = best_time(job.pyconv)
+    peers = [peer for peer in (job.scipy, job.skimage) if peer]
+    ours, *theirs = best_times([job.pyconv, *peers])
     line = f"{job.name:38}{1e3 * ours:8.2f}{pixels / ours / 1e6:11.0f}"
-    for peer in (job.scipy, job.skimage):
-        if peer is None:
-            line += f"{'-':>10}{'-':>9}"
-        else:
-            theirs = best_time(peer)
-            line += f"{1e3 * theirs:10.2f}{theirs / ours:8.1f}x"
+    for peer in theirs:
+        line += f"{1e3 * peer:10.2f}{peer / ours:8.1f}x"
+    if job.skimage is None:
+        line += f"{'-':>10}{'-':>9}"
     show_progress("")
     print(line, flush=True)
     return result, difference

@@ -24,9 +24,10 @@ images are summed in float32 unless ``precision="float64"``, float16 images are 
 too small to count, integers beyond 2**53 are exact, a result outside the output's integers always wraps, and
 input and output may overlap.
 
-Memory: a few MB beyond input and output, whatever the size of the image, so both may be a `numpy.memmap`.
-Only where they overlap, the input is copied first. Names of scipy.ndimage that are not here (``label``,
-``zoom``, ...) come from SciPy, if it is installed.
+Memory: a few MB beyond input and output whatever the size of the image, so both may be a `numpy.memmap`. Filters of
+several passes need at least one slice of the image, across the axis of the first pass. A further image is needed only
+where input and output overlap, and for a Laplacian that truncates fractions or has more than three axes. Names of
+scipy.ndimage that are not here (``label``, ``zoom``, ...) come from SciPy, if it is installed.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ __all__ = [
 _LONG_ENOUGH = 16
 
 # Filters of several passes work through the image in slabs of about this many bytes, which stay in the cache.
-_SLAB_BYTES = 2**20
+_SLAB_BYTES = 2**21
 
 
 # ---- the public functions ----
@@ -400,7 +401,7 @@ def sobel(
     See Also
     --------
     prewitt : the same with weights 1, 1, 1 across.
-    pyconv.kernels.sobel : the kernel.
+    pyconv.kernels.sobel : the kernel, and where it comes from.
 
     Examples
     --------
@@ -455,7 +456,7 @@ def prewitt(
     See Also
     --------
     sobel : the same with weights 1, 2, 1 across; its example shows how unsigned integers wrap.
-    pyconv.kernels.prewitt : the kernel.
+    pyconv.kernels.prewitt : the kernel, and where it comes from.
 
     Examples
     --------
@@ -525,14 +526,13 @@ def laplace(
     workers = resolve_workers(workers)
     output = _check.filter_output(output, image, complex_result=image.dtype.kind == "c")
     passes = [_line(image.ndim, *line, [1, -2, 1]) for line in zip(filtered, boundaries, strict=True)]
-    if passes and _rounds_once(image, boundaries, cval, output):
+    if _mergeable(passes, image, boundaries, cval, output):
         cross = np.zeros([3 if axis in filtered else 1 for axis in range(image.ndim)], np.int64)
         for line in passes:
-            inner = tuple(
-                slice(1, 2) if axis in filtered and axis != line.axis else slice(None)
-                for axis in range(image.ndim)
-            )
-            cross[inner] += line.weights
+            middle = [
+                slice(None) if axis == line.axis else slice(k // 2, k // 2 + 1) for axis, k in enumerate(cross.shape)
+            ]
+            cross[tuple(middle)] += line.weights
         return _filter(image, [_merge(passes, cross, one_dimensional=False)], cval, output, widen, workers)
 
     def second_difference(input, axis, output, mode, cval):
@@ -820,9 +820,7 @@ def _correlate(input, weights, output, mode, cval, origin, axes, channel_axis, p
     return _filter(image, [sweep], cval, output, widen, workers)
 
 
-def _correlate1d(
-    input, weights, axis, output, mode, cval, origin, channel_axis, precision, workers, *, convolution
-):
+def _correlate1d(input, weights, axis, output, mode, cval, origin, channel_axis, precision, workers, *, convolution):
     image = _check.image(input)
     weights = _check.filter_weights_1d(weights)
     axis = _check.filter_axis(axis, _check.image_axes(image.ndim, channel_axis))
@@ -854,7 +852,7 @@ def _slope(input, axis, across, output, mode, cval, channel_axis, precision, wor
     passes += [_line(image.ndim, other, boundary, across) for other, boundary in lines.items()]
     # Beyond a constant border the second pass sees the constant itself, not its differences: no single kernel
     # does that.
-    if _rounds_once(image, boundaries, cval, output) and (cval == 0 or "constant" not in boundaries):
+    if _mergeable(passes, image, boundaries, cval, output) and (cval == 0 or "constant" not in boundaries):
         kernel = np.ones((1,) * image.ndim, np.int64)
         for line in passes:
             kernel = kernel * line.weights
@@ -888,9 +886,14 @@ def _merge(passes: list[_Pass], weights: NDArray, one_dimensional: bool) -> _Pas
     return _Pass(weights, tuple(before.tolist()), tuple(boundary), one_dimensional)
 
 
-def _rounds_once(image: NDArray, boundaries: list[str], cval, output: NDArray) -> bool:
-    """Whether integer weights may be applied in one pass instead of several: where no pass truncates a fraction,
-    as wrapping once is as good as wrapping after each."""
+def _mergeable(passes: list[_Pass], image: NDArray, boundaries: list[str], cval, output: NDArray) -> bool:
+    """Whether passes of integer weights may and should be one.
+
+    They may where no pass truncates a fraction, as wrapping once is as good as wrapping after each. They should as long
+    as 3**n weights cost less than n passes.
+    """
+    if not 0 < len(passes) <= 3:
+        return False
     if output.dtype.kind in "fc":
         return True
     return image.dtype.kind in "biu" and output.dtype.kind in "iu" and _all_integers(boundaries, cval)
@@ -952,7 +955,7 @@ def _sweep(image, passes: list[_Pass], cval, output, widen: bool, workers: int) 
     axis, n = passes[0].axis, image.shape[passes[0].axis]
     step = max(1, _SLAB_BYTES * n // output.nbytes)
     if axis == image.ndim - 1:
-        step = max(step, 4 * _LONG_ENOUGH)
+        step = max(step, _LONG_ENOUGH)
     scratch = np.empty([min(step, n) if a == axis else output.shape[a] for a in range(image.ndim)], output.dtype)
     whole = (slice(None),) * axis
     for start in range(0, n, step):

@@ -793,6 +793,16 @@ def test_a_process_of_its_own(tmp_path):
     assert np.asarray(Image.open(tmp_path / "image-filtered.png")).shape == (30, 40)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are text elsewhere")
+def test_a_file_name_that_is_not_text(tmp_path):
+    name = os.fsdecode(b"\xff.npy")
+    np.save(tmp_path / name, pattern(5, 6))
+    process = start("filter", name, "--kernel=sobel", cwd=tmp_path)
+    printed, errors = process.communicate(timeout=120)
+    assert (process.returncode, errors) == (0, "")
+    assert "wrote \\udcff-filtered.npy" in printed
+
+
 def test_failure_in_a_process_of_its_own(tmp_path):
     process = start("filter", "nothing.png", "--kernel=sobel", cwd=tmp_path)
     printed, errors = process.communicate(timeout=120)

@@ -706,8 +706,8 @@ def test_complex_is_not_conjugated():
     data=st.data(),
 )
 def test_integers_are_exact_up_to_int64(method, problem, x_dtype, w_dtype, data):
-    # Extremes of both dtypes, scaled down only so far that no sum could pass 2**63, whatever image of up to 32 bits
-    # a pixel the weights meet.
+    # Extremes of both dtypes, scaled down only so far that no sum could pass 2**63, whatever values an image
+    # of up to 32 bits a pixel has.
     def extremes(generator, shape, dtype):
         if dtype == "bool":
             return generator.integers(0, 1, shape, endpoint=True).astype(bool)
@@ -726,7 +726,7 @@ def test_integers_are_exact_up_to_int64(method, problem, x_dtype, w_dtype, data)
         largest = max(np.iinfo(x_dtype).max, -np.iinfo(x_dtype).min)
     limit = max(1, 2**62 // problem.terms // max(1, largest))
     w = extremes(generator, problem.w_shape, w_dtype)
-    limit = 2**62 - 1
+    limit = 2**61
     bias = extremes(generator, (problem.outputs,), "int64") if problem.bias else None
     y = problem.call(x, w, bias, method=method)
     exact = problem.expected(x, w, bias, object)

@@ -173,13 +173,25 @@ cdef struct ColumnMap:               # where the columns of a band row come from
     int64_t inner_end
     int64_t start                    # the input sample at `inner`
     int64_t step                     # samples from one column to the next
+    bint bordered                    # some other column is not the constant
     int64_t *sample                  # of every other column: its input sample, or -1 for the constant
+
+
+cdef inline int64_t sample_at(int64_t i, int64_t n, int boundary, int64_t interleave) noexcept nogil:
+    """The input sample at position i of an axis of n pixels, `interleave` samples each; -1 for the constant."""
+    cdef int64_t pixel
+    if 0 <= i < n * interleave:
+        return i
+    pixel = i // interleave if i >= 0 else -((-i + interleave - 1) // interleave)
+    i -= pixel * interleave
+    pixel = boundary_index(pixel, n, boundary)
+    return pixel * interleave + i if pixel >= 0 else -1
 
 
 cdef void map_columns(ColumnMap *cols, int64_t first, int64_t step, int64_t length, int64_t n, int boundary,
                       int64_t interleave) noexcept nogil:
     """Fill `cols` for the positions first, first + step, ... of an axis of n pixels, `interleave` samples each."""
-    cdef int64_t j, i, pixel, total = n * interleave
+    cdef int64_t j, total = n * interleave
     cols.length = length
     cols.step = step
     cols.inner = min(length, (-first + step - 1) // step if first < 0 else 0)
@@ -187,42 +199,50 @@ cdef void map_columns(ColumnMap *cols, int64_t first, int64_t step, int64_t leng
     cols.inner_end = cols.inner
     if cols.start < total:
         cols.inner_end = min(length, cols.inner + (total - cols.start + step - 1) // step)
+    cols.bordered = False
     for j in range(length):
-        if cols.inner <= j < cols.inner_end:
-            continue
-        i = first + j * step
-        pixel = i // interleave if i >= 0 else -((-i + interleave - 1) // interleave)
-        i -= pixel * interleave
-        pixel = boundary_index(pixel, n, boundary)
-        cols.sample[j] = pixel * interleave + i if pixel >= 0 else -1
+        if not cols.inner <= j < cols.inner_end:
+            cols.sample[j] = sample_at(first + j * step, n, boundary, interleave)
+            if cols.sample[j] >= 0:
+                cols.bordered = True
 
 
 cdef inline void fill_constant(real *to, int64_t n, real value) noexcept nogil:
-    cdef int64_t i
-    for i in range(n):
-        to[i] = value
+    """n reals, and what is left of the last vector."""
+    cdef vec v = vzero() + value
+    cdef int64_t i = 0
+    while i < n:
+        (<vec *> (to + i))[0] = v
+        i += LANES
 
 
-cdef void fill_row(const Source *source, const ColumnMap *cols, real *to, const char *row, int64_t stride,
-                   real constant) noexcept nogil:
-    """One band row. row: the input row's first sample, or NULL where the whole row is the constant."""
+cdef inline void fill_row(const Source *source, const ColumnMap *cols, real *to, const char *row, int64_t stride,
+                          real constant) noexcept nogil:
+    """One band row. row: the input row's first sample, or NULL where the whole row is the constant.
+
+    It may write up to a vector past the row, so rows are filled in ascending order."""
     cdef int64_t j
-    if row == NULL:
+    cdef const char *inner = row + cols.start * stride
+    if row == NULL or cols.inner > 0 or cols.inner_end < cols.length:
         fill_constant(to, cols.length, constant)
+    if row == NULL:
         return
-    for j in range(cols.inner):
-        if cols.sample[j] < 0:
-            to[j] = constant
-        else:
-            load_any(source, to + j, row + cols.sample[j] * stride, 0, 1)
     if cols.inner_end > cols.inner:
         if source.plain and source.code == REAL_CODE and cols.step * stride == <int64_t> sizeof(real):
-            copy_reals(to + cols.inner, <const real *> (row + cols.start * stride), cols.inner_end - cols.inner)
+            copy_reals(to + cols.inner, <const real *> inner, cols.inner_end - cols.inner)
         else:
-            load_any(source, to + cols.inner, row + cols.start * stride, cols.step * stride,
-                     cols.inner_end - cols.inner)
-    for j in range(cols.inner_end, cols.length):
-        if cols.sample[j] < 0:
-            to[j] = constant
-        else:
-            load_any(source, to + j, row + cols.sample[j] * stride, 0, 1)
+            load_any(source, to + cols.inner, inner, cols.step * stride, cols.inner_end - cols.inner)
+    if cols.bordered:
+        fill_border(source, cols, 0, cols.inner, to, row, stride)
+        fill_border(source, cols, cols.inner_end, cols.length, to, row, stride)
+
+
+cdef inline void fill_border(const Source *source, const ColumnMap *cols, int64_t first, int64_t end, real *to,
+                             const char *row, int64_t stride) noexcept nogil:
+    cdef int64_t j
+    for j in range(first, end):
+        if cols.sample[j] >= 0:
+            if source.plain and source.code == REAL_CODE:
+                to[j] = (<const real *> (row + cols.sample[j] * stride))[0]
+            else:
+                load_any(source, to + j, row + cols.sample[j] * stride, 0, 1)

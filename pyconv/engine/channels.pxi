@@ -5,10 +5,12 @@
 # output's rows lie one after the other and a tile may run across their ends: the few sums that belong to no output
 # column are not stored.
 
+cdef double CYCLES_TO_COPY = 0.25    # a real into the band
+
 cdef enum:
     BAND_BYTES = 393216              # a thread's band: with its share of weights it stays in a 1 MB (or 512 KB) L2
-    SUMS_BYTES = 1048576             # partial sums, where channels come in blocks
     FEWEST_COLUMNS = 192             # in a unit, before channels are cut into blocks: each weight is used that often
+    SUMS_BYTES = 1048576             # partial sums, where channels come in blocks
     SERIAL_BELOW = 200000            # multiply-adds: less than the start of a second thread costs
 
 
@@ -62,12 +64,13 @@ cdef int64_t channel_reals(ChannelPlan *q, int64_t rows, int64_t cols) noexcept 
 
 
 cdef void choose_blocks(ChannelPlan *q, int workers) noexcept nogil:
-    """Block sizes: the band fits BAND_BYTES and is copied with the least overlap; enough units for every thread."""
+    """Block sizes: the band fits BAND_BYTES, the fewest cycles go into multiply-adds (two vectors of them a cycle, those
+    between rows included) and copies; enough units for every thread."""
     cdef const Problem *p = q.p
     cdef int64_t budget = BAND_BYTES // sizeof(real)
-    cdef int64_t pieces, cols, rows, best_cols = 0, best_rows = 0, fewest
+    cdef int64_t pieces, cols, rows, best_cols = 0, best_rows = 0, fewest, reals, vectors
     cdef int64_t spatial, wanted
-    cdef double overlap, best = 1e300
+    cdef double cost, best = 1e300
     q.c_block = p.C
     fewest = min(FEWEST_COLUMNS, p.H.on * p.W.on)
     while True:
@@ -80,9 +83,13 @@ cdef void choose_blocks(ChannelPlan *q, int workers) noexcept nogil:
                 rows = (budget // (q.c_block * q.pitch * p.outer_taps * q.fy.count * q.fx.count)) - q.fy.reach
             if rows < 1 or rows * cols < fewest:
                 continue
-            overlap = (1 + <double> q.fy.reach / rows) * (1 + <double> q.fx.reach / cols)
-            if overlap < best:
-                best, best_cols, best_rows = overlap, cols, rows
+            rows = ceil_div(p.H.on, ceil_div(p.H.on, rows))
+            reals = channel_reals(q, rows, cols)
+            vectors = ceil_div((rows - 1) * q.pitch + cols, LANES)
+            cost = <double> ceil_div(p.H.on, rows) * ceil_div(p.W.on, cols) * (
+                vectors * p.O * q.n_taps * 0.5 + reals * CYCLES_TO_COPY)
+            if cost < best:
+                best, best_cols, best_rows = cost, cols, rows
             if rows == p.H.on:
                 break
         if best_cols:

@@ -19,8 +19,7 @@ cdef struct RowPlan:
     int64_t on                       # output columns, samples of a pixel counted
     int64_t left, right              # columns left .. right read the input in place (none: left = right)
     int64_t cols, col_blocks         # columns in a block of them, and such blocks
-    int64_t edge_cols                # and in a block that goes through the band
-    int64_t left_blocks, right_blocks
+    int64_t band_cols, band_blocks   # and those that go through the band: both borders side by side, or all columns
     int64_t pitch                    # reals from one band row to the next
     int R                            # output rows of a tile; 0: taps from a list
     int64_t n_taps
@@ -68,7 +67,9 @@ cdef bint plan_rows(RowPlan *q, Problem *p, bint skip_zeros, int workers) noexce
             q.left = q.right = 0         # narrow: two borders by way of the band cost more than all columns
     whole = q.right > q.left
     if whole:
-        q.edge_cols = min(max(max(q.left, q.on - q.right), 1), 1024)
+        # A band row of the borders: what the left one reads, then the right one. The `reach` sums between are not kept.
+        q.band_blocks = 1 if q.left > 0 or q.right < q.on else 0
+        q.band_cols = q.left + reach_x + q.on - q.right
         cols = q.right - q.left
         # the input rows of a tile stay in the L2 cache while the strips above one another use them
         q.col_blocks = ceil_div(cols, max(16 * LANES, BAND_BYTES // <int64_t> sizeof(real) // 2
@@ -77,17 +78,16 @@ cdef bint plan_rows(RowPlan *q, Problem *p, bint skip_zeros, int workers) noexce
         q.col_blocks = cols // q.cols        # the last one takes what is left, so none is narrower than a vector
     else:
         q.left = q.right = q.on
-        q.edge_cols = min(q.on, 1024)
-        while q.edge_cols > LANES and q.n_outer * (p.H.k + 3) * phases * (q.edge_cols + reach_x) > budget:
-            q.edge_cols = round_up(ceil_div(q.edge_cols, 2), LANES)
-    q.left_blocks = ceil_div(q.left, q.edge_cols)
-    q.right_blocks = ceil_div(q.on - q.right, q.edge_cols)
-    q.pitch = round_up(max(q.edge_cols, LANES) + reach_x, LANES)
+        q.band_cols = min(q.on, 1024)
+        while q.band_cols > LANES and q.n_outer * (p.H.k + 3) * phases * (q.band_cols + reach_x) > budget:
+            q.band_cols = round_up(ceil_div(q.band_cols, 2), LANES)
+        q.band_blocks = ceil_div(q.on, q.band_cols)
+    q.pitch = round_up(max(q.band_cols, LANES) + reach_x, LANES)
     if q.pitch * sizeof(real) % 1024 == 0:
         q.pitch += LANES
 
     # Rows
-    cols = q.cols if whole else q.edge_cols
+    cols = q.cols if whole else q.band_cols
     q.rows = max(1, UNIT_BYTES // (cols * <int64_t> sizeof(real)))
     if q.rows < p.H.k:
         q.rows = p.H.k
@@ -95,7 +95,7 @@ cdef bint plan_rows(RowPlan *q, Problem *p, bint skip_zeros, int workers) noexce
         q.rows = max(q.rows, 4 * p.H.d)
     q.rows = min(q.rows, p.H.on)
     wanted = 1 if workers == 1 else 4 * workers
-    spatial = p.N * p.groups * p.outer_size * (q.col_blocks + (0 if whole else q.left_blocks))
+    spatial = p.N * p.groups * p.outer_size * (q.col_blocks if whole else q.band_blocks)
     if spatial * ceil_div(p.H.on, q.rows) < wanted:
         q.rows = max(min(8, p.H.on), p.H.on // ceil_div(wanted, spatial))
     while q.rows > 1 and (q.n_outer * ((q.rows - 1) * p.H.s + reach_y + 1) > TABLE_ROWS
@@ -115,10 +115,10 @@ cdef bint plan_rows(RowPlan *q, Problem *p, bint skip_zeros, int workers) noexce
     q.images = p.N * p.groups * p.outer_size
     q.unit_images = max(1, min(UNIT_BYTES // <int64_t> sizeof(real) // (q.rows * cols),
                                q.images * q.row_blocks // wanted))
-    q.units = ceil_div(q.images, q.unit_images) * q.row_blocks * (q.left_blocks + q.col_blocks + q.right_blocks)
+    q.units = ceil_div(q.images, q.unit_images) * q.row_blocks * (q.col_blocks + q.band_blocks)
     q.at_table = sizeof(real) * (q.n_outer * q.in_rows * q.pitch * phases + 2 * MAX_NV * LANES)
-    q.at_table = round_up(max(q.at_table, <int64_t> sizeof(real) * (2 * q.cols + reach_x)), LINE)
-    q.at_scratch = round_up(q.at_table + q.n_outer * q.in_rows * sizeof(char *), LINE)
+    q.at_table = round_up(max(q.at_table, <int64_t> sizeof(real) * (2 * q.cols + reach_x + LANES)), LINE)
+    q.at_scratch = round_up(q.at_table + (q.n_outer * q.in_rows + 4 * p.H.d) * sizeof(char *), LINE)
     q.at_maps = q.at_scratch + sizeof(real) * MAX_R * MAX_NV * LANES
     q.workspace = q.at_maps + phases * (sizeof(ColumnMap) + q.pitch * sizeof(int64_t))
     return True
@@ -159,7 +159,7 @@ cdef struct RowUnit:
     int64_t n, channel, z
     int64_t y0, rows
     int64_t x0, cols                 # counted in samples, as everything along W here
-    bint in_place
+    bint in_place, borders
     char *y                          # the block's first output sample
     const char *const *table
     const real *bias
@@ -170,9 +170,19 @@ cdef void map_unit(const RowPlan *q, const RowUnit *u, char *workspace) noexcept
     cdef const Problem *p = q.p
     cdef ColumnMap *maps = <ColumnMap *> (workspace + q.at_maps)
     cdef int64_t *samples = <int64_t *> (maps + q.fx.count)
-    cdef int64_t px
+    cdef int64_t px, i, j
     if u.in_place:                   # so there is one part, and one constant
         fill_constant(<real *> workspace, u.cols + q.fx.reach, p.constant[0])
+        return
+    if u.borders:
+        maps.sample = samples
+        maps.length = u.cols + q.fx.reach
+        maps.inner = maps.inner_end = maps.start = 0
+        maps.step = 1
+        maps.bordered = True
+        for j in range(maps.length):
+            i = j if j < q.left + q.fx.reach else j - q.left - q.fx.reach + q.right
+            samples[j] = sample_at(i - p.W.before * p.interleave, p.W.n, p.W.boundary, p.interleave)
         return
     for px in range(q.fx.count):
         maps[px].sample = samples + px * q.pitch
@@ -208,6 +218,8 @@ cdef void name_rows(const RowPlan *q, const RowUnit *u, char *workspace) noexcep
                 else:
                     table[j] = row + shift
             table += q.in_rows
+    for j in range(4 * p.H.d):       # tiles prefetch rows that lie this far ahead
+        table[j] = <const char *> workspace
 
 
 cdef void run_rows(const RowPlan *q, const RowUnit *u, int R, int64_t y, char *workspace) noexcept nogil:
@@ -216,20 +228,23 @@ cdef void run_rows(const RowPlan *q, const RowUnit *u, int R, int64_t y, char *w
     cdef real *scratch = <real *> (workspace + q.at_scratch)
     cdef const int *widths = &TAP_ROW_WIDTHS[0] if q.R == 0 and R == 1 else &ROW_WIDTHS[0]
     cdef int64_t y_step = (p.H.d if q.R else 1) * p.H.y_step
-    cdef int64_t x = 0, n, wide, strips, lds
+    cdef int64_t x = 0, n, wide, strips, lds, i
     cdef char *out = u.y + y * p.H.y_step
-    cdef bint direct = p.y_direct and u.cols >= LANES
+    cdef bint direct
     cdef real *sums
-    cdef int r, v = 0
+    cdef int r, v
     while x < u.cols:
         n = u.cols - x
-        if n < LANES <= u.cols:      # the last vector, moved back over sums already stored: it ends where the input does
-            x = u.cols - LANES
-            n = LANES
-        while v < 3 and widths[v] * LANES > n:
-            v += 1
+        v = 0
+        if n < widths[0] * LANES:    # what is left, in one tile
+            while v < 3 and widths[v + 1] * LANES >= n:
+                v += 1
         wide = widths[v] * LANES
-        strips = max(1, n // wide) if direct else 1
+        if n < wide <= u.cols:       # moved back over sums already stored: it ends where the columns do
+            x = u.cols - wide
+            n = wide
+        direct = p.y_direct and n >= wide and not u.borders
+        strips = n // wide if direct else 1
         n = min(n, strips * wide)
         sums = <real *> out + x if direct else scratch
         lds = y_step // <int64_t> sizeof(real) if direct else wide
@@ -243,29 +258,46 @@ cdef void run_rows(const RowPlan *q, const RowUnit *u, int R, int64_t y, char *w
                             x * sizeof(real), strips, sums, lds)
         if not direct:
             for r in range(R):
-                store(p.y_code, out + r * y_step + x * p.W.y_step, p.W.y_step, scratch + r * lds, n)
+                if not u.borders:
+                    store_columns(p, out + r * y_step, x, x + n, scratch + r * lds)
+                    continue
+                if x < q.left:
+                    store_columns(p, out + r * y_step, x, min(x + n, q.left), scratch + r * lds)
+                i = max(x, q.left + q.fx.reach)
+                if i < x + n:        # of the right border
+                    store_columns(p, out + r * y_step, i - q.left - q.fx.reach + q.right,
+                                  x + n - q.left - q.fx.reach + q.right, scratch + r * lds + i - x)
         x += n
+
+
+cdef inline void store_columns(const Problem *p, char *row, int64_t first, int64_t end, const real *sums) noexcept nogil:
+    """The sums of the columns first to end of an output row."""
+    if p.y_direct:
+        copy_reals(<real *> row + first, sums, end - first)
+    else:
+        store(p.y_code, row + first * p.W.y_step, p.W.y_step, sums, end - first)
 
 
 cdef void run_row_unit(const RowPlan *q, int64_t unit, char *workspace) noexcept nogil:
     cdef const Problem *p = q.p
     cdef RowUnit u
-    cdef int64_t blocks = q.left_blocks + q.col_blocks + q.right_blocks
+    cdef int64_t blocks = q.col_blocks + q.band_blocks
     cdef int64_t block = unit % blocks, image
     unit //= blocks
     u.y0 = unit % q.row_blocks * q.rows
     u.rows = min(q.rows, p.H.on - u.y0)
     unit //= q.row_blocks
-    u.in_place = q.left_blocks <= block < q.left_blocks + q.col_blocks
-    if block < q.left_blocks:
-        u.x0 = block * q.edge_cols
-        u.cols = min(q.edge_cols, q.left - u.x0)
-    elif u.in_place:
-        u.x0 = q.left + (block - q.left_blocks) * q.cols
-        u.cols = q.cols if block + 1 < q.left_blocks + q.col_blocks else q.right - u.x0
+    u.in_place = block < q.col_blocks
+    u.borders = not u.in_place and q.col_blocks > 0
+    if u.in_place:
+        u.x0 = q.left + block * q.cols
+        u.cols = q.cols if block + 1 < q.col_blocks else q.right - u.x0
+    elif u.borders:
+        u.x0 = 0
+        u.cols = q.band_cols
     else:
-        u.x0 = q.right + (block - q.left_blocks - q.col_blocks) * q.edge_cols
-        u.cols = min(q.edge_cols, q.on - u.x0)
+        u.x0 = block * q.band_cols
+        u.cols = min(q.band_cols, q.on - u.x0)
     u.table = <const char *const *> (workspace + q.at_table)
     map_unit(q, &u, workspace)
     for image in range(unit * q.unit_images, min(q.images, (unit + 1) * q.unit_images)):

@@ -101,18 +101,31 @@ PYCONV_INLINE void copy_reals(real *to, const real *from, int64_t n) {
     }
 }
 
-/* A product that the compiler may not fuse with the sum that follows (the empty assembly hides where it came from). */
+/* The empty assembly makes a value opaque: the compiler forgets where it came from. */
+#if defined(__x86_64__) && defined(__AVX512F__)
+#define PYCONV_OPAQUE(v) __asm__("" : "+v"(v))
+#elif defined(__x86_64__)
+#define PYCONV_OPAQUE(v) __asm__("" : "+x"(v))
+#elif defined(__aarch64__)
+#define PYCONV_OPAQUE(v) __asm__("" : "+w"(v))
+#else
+#define PYCONV_OPAQUE(v) __asm__("" : "+m"(v))
+#endif
+
+/* A load that stays in its register: left alone, gcc 12 repeats it as an operand of every multiply-add, and the two
+ * loads a cycle, not the multiply-adds, then bound the tile. */
+PYCONV_INLINE vec load_once(const char *p) {
+    vec v = *(const vec *)p;
+    PYCONV_OPAQUE(v);
+    return v;
+}
+
+PYCONV_INLINE void prefetch(const char *p) { __builtin_prefetch(p); }
+
+/* A product that the compiler may not fuse with the sum that follows. */
 PYCONV_INLINE vec rounded_product(vec a, real b) {
     vec p = a * b;
-#if defined(__x86_64__) && defined(__AVX512F__)
-    __asm__("" : "+v"(p));
-#elif defined(__x86_64__)
-    __asm__("" : "+x"(p));
-#elif defined(__aarch64__)
-    __asm__("" : "+w"(p));
-#else
-    __asm__("" : "+m"(p));
-#endif
+    PYCONV_OPAQUE(p);
     return p;
 }
 
@@ -135,6 +148,18 @@ PYCONV_INLINE uint64_t real_to_uint64(real v) {
     return v >= (real)9223372036854775808.0 && v < (real)18446744073709551616.0 ? (uint64_t)v
                                                                                  : (uint64_t)real_to_int64(v);
 #endif
+}
+
+/* The next of a loop's indices that threads share, and how many threads are through. */
+PYCONV_INLINE int64_t fetch_add(int64_t *counter, int64_t n) {
+    return __atomic_fetch_add(counter, n, __ATOMIC_ACQ_REL);
+}
+
+PYCONV_INLINE int64_t read_counter(const int64_t *counter) { return __atomic_load_n(counter, __ATOMIC_ACQUIRE); }
+
+PYCONV_INLINE void sleep_briefly(void) {
+    struct timespec t = {0, 20000};
+    nanosleep(&t, NULL);
 }
 
 PYCONV_INLINE double monotonic_seconds(void) {
