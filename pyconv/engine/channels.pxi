@@ -29,7 +29,7 @@ cdef struct ChannelPlan:
     int64_t *taps                    # byte offsets within a channel
     int64_t units
     # a thread's workspace
-    int64_t at_sums, at_scratch, at_maps, workspace
+    int64_t at_sums, at_scratch, at_maps, at_held, workspace
     int64_t lds                      # pitch of the partial sums
     bint in_place                    # one tap and evenly spaced reals: the band is the input itself
 
@@ -163,7 +163,8 @@ cdef bint plan_channels(ChannelPlan *q, Problem *p, int workers) noexcept nogil:
     if q.c_blocks > 1:
         q.at_scratch += round_up(sizeof(real) * q.o_block * q.lds, LINE)
     q.at_maps = q.at_scratch + sizeof(real) * MAX_R * MAX_NV * LANES
-    q.workspace = q.at_maps + q.fx.count * (sizeof(ColumnMap) + q.pitch * sizeof(int64_t))
+    q.at_held = q.at_maps + q.fx.count * (sizeof(ColumnMap) + q.pitch * sizeof(int64_t))
+    q.workspace = q.at_held + sizeof(int64_t)
     return True
 
 
@@ -238,7 +239,7 @@ cdef void run_tiles(const ChannelPlan *q, const ChannelUnit *u, char *workspace,
     cdef real *sums
     cdef const ChannelTiles *tiles
     cdef const real *bias
-    cdef int64_t ldw = p.C * q.n_taps, o = u.o0, q0, step, lds, left
+    cdef int64_t ldw = p.C * q.n_taps, o = u.o0, q0, step, strips, lds, left
     cdef bint last = c1 == p.C
     cdef bint direct
     cdef int i = 0, v
@@ -248,14 +249,19 @@ cdef void run_tiles(const ChannelPlan *q, const ChannelUnit *u, char *workspace,
         tiles = &CHANNEL_TILES[i]
         bias = u.bias + o if last and u.bias != NULL else NULL
         q0 = at
-        v = 0
         while q0 < end:
             left = ceil_div(end - q0, LANES)
+            v = 0
             while tiles.NV[v] > left:
                 v += 1
+            if v == 0 and left > tiles.NV[0] and left <= 2 * tiles.NV[1]:
+                v = 1                # two short tiles, rather than a full one and a rest that few registers serve
             step = tiles.NV[v] * LANES
+            strips = 1
             direct = p.y_direct and q.c_blocks == 1 and q0 % q.pitch + step <= u.cols
             if direct:
+                if u.rows == 1 and v == 0:
+                    strips = (end - q0) // step
                 sums = <real *> (u.y + (u.channel + o) * p.y_channel + q0 // q.pitch * p.H.y_step) + q0 % q.pitch
                 lds = p.y_channel // <int64_t> sizeof(real)
             elif q.c_blocks > 1:
@@ -264,11 +270,11 @@ cdef void run_tiles(const ChannelPlan *q, const ChannelUnit *u, char *workspace,
             else:
                 sums = scratch
                 lds = MAX_NV * LANES
-            tiles.run[v](band + (q0 - at) * sizeof(real), 1, q.taps, q.n_taps, c1 - c0, plane,
+            tiles.run[v](band + (q0 - at) * sizeof(real), strips, q.taps, q.n_taps, c1 - c0, plane,
                          u.w + o * ldw + c0 * q.n_taps, ldw, bias, c0 > 0, sums, lds)
             if last and not direct:
                 store_tile(q, u, tiles.R, o, sums, lds, q0, min(step, end - q0))
-            q0 += step
+            q0 += strips * step
         o += tiles.R
 
 
@@ -277,7 +283,8 @@ cdef void run_channel_unit(const ChannelPlan *q, int64_t unit, char *workspace) 
     cdef ColumnMap *maps = <ColumnMap *> (workspace + q.at_maps)
     cdef int64_t *samples = <int64_t *> (maps + q.fx.count)
     cdef ChannelUnit u
-    cdef int64_t i, c0, c1, g, end, whole
+    cdef int64_t *held = <int64_t *> (workspace + q.at_held)     # whose band the workspace holds
+    cdef int64_t i, c0, c1, g, end, whole, block = unit // q.o_blocks
     u.o0 = unit % q.o_blocks * q.o_block
     u.o1 = min(p.O, u.o0 + q.o_block)
     unit //= q.o_blocks
@@ -309,6 +316,8 @@ cdef void run_channel_unit(const ChannelPlan *q, int64_t unit, char *workspace) 
             run_tiles(q, &u, workspace, input_slice(p, u.n, g * p.C + c0, 0, 0) + u.x0 * sizeof(real), p.x_channel,
                       c0, c1, 0, whole)
         if whole < end:
-            fill_channel_band(q, workspace, u.n, u.z, g * p.C + c0, g * p.C + c1, u.y0)
+            if q.c_blocks > 1 or held[0] != block:
+                fill_channel_band(q, workspace, u.n, u.z, g * p.C + c0, g * p.C + c1, u.y0)
+                held[0] = block
             run_tiles(q, &u, workspace, workspace, q.channel * sizeof(real), c0, c1, whole, end)
         c0 = c1

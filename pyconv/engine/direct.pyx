@@ -217,6 +217,8 @@ cdef void run_units(Problem *p, ChannelPlan *channels, RowPlan *rows, int64_t un
                     void *caught) noexcept nogil:
     """One thread's share: the next unit that no other thread has taken, until there are none."""
     cdef int64_t u = fetch_add(&p.next_unit, 1)
+    if channels != NULL:
+        (<int64_t *> (workspace + channels.at_held))[0] = -1
     while u < units and not p.cancelled:
         if channels != NULL:
             run_channel_unit(channels, u, workspace)
