@@ -42,7 +42,7 @@ cdef bint plan_rows(RowPlan *q, Problem *p, bint skip_zeros, int workers) noexce
     """False: these settings (or this machine's memory) are left to the other plan, which can do everything."""
     cdef int64_t per_channel = p.C * p.outer_taps * p.H.k * p.W.k, total = per_channel * p.groups
     cdef int64_t budget = BAND_BYTES // sizeof(real), reach_y = (p.H.k - 1) * p.H.d
-    cdef int64_t reach_x, wanted, spatial, cols, phases
+    cdef int64_t reach_x, wanted, spatial, cols, phases, tile_rows
     cdef bint whole
     memset(q, 0, sizeof(RowPlan))
     q.p = p
@@ -57,6 +57,8 @@ cdef bint plan_rows(RowPlan *q, Problem *p, bint skip_zeros, int workers) noexce
     q.R = <int> min(4, p.H.k) if p.H.s == 1 and p.W.s == 1 and p.H.k > 1 else 0
     if p.pairs or (skip_zeros and has_zero_tap(p, total)):
         q.R = 0
+
+    tile_rows = q.R * p.H.d if q.R else 4
 
     # Columns
     q.left = q.right = 0
@@ -88,21 +90,18 @@ cdef bint plan_rows(RowPlan *q, Problem *p, bint skip_zeros, int workers) noexce
 
     # Rows
     cols = q.cols if whole else q.band_cols
-    q.rows = max(1, UNIT_BYTES // (cols * <int64_t> sizeof(real)))
-    if q.rows < p.H.k:
-        q.rows = p.H.k
-    if q.R and p.H.d > 1:
-        q.rows = max(q.rows, 4 * p.H.d)
+    # Whole tiles, and enough of them that the rows shared with the next unit hardly count.
+    q.rows = round_up(max(UNIT_BYTES // (cols * <int64_t> sizeof(real)), 24, p.H.k), tile_rows)
     q.rows = min(q.rows, p.H.on)
     wanted = 1 if workers == 1 else 4 * workers
     spatial = p.N * p.groups * p.outer_size * (q.col_blocks if whole else q.band_blocks)
     if spatial * ceil_div(p.H.on, q.rows) < wanted:
-        q.rows = max(min(8, p.H.on), p.H.on // ceil_div(wanted, spatial))
+        q.rows = max(min(8, p.H.on), min(q.rows, round_up(p.H.on // ceil_div(wanted, spatial), tile_rows)))
     while q.rows > 1 and (q.n_outer * ((q.rows - 1) * p.H.s + reach_y + 1) > TABLE_ROWS
                           or q.n_outer * ((q.rows - 1) * p.H.s + reach_y + 1) * q.pitch * phases > 2 * budget):
         q.rows = ceil_div(q.rows, 2)
     q.row_blocks = ceil_div(p.H.on, q.rows)
-    q.rows = ceil_div(p.H.on, q.row_blocks)
+    q.rows = min(p.H.on, round_up(ceil_div(p.H.on, q.row_blocks), tile_rows))
     q.row_blocks = ceil_div(p.H.on, q.rows)
     q.in_rows = (q.rows - 1) * p.H.s + reach_y + 1
     if p.C > 1 and q.n_outer * q.in_rows * q.pitch * phases > 8 * budget:
