@@ -55,9 +55,6 @@ cdef void load_as(number *tag, real *to, const char *source, int64_t step, int64
     if step == <int64_t> sizeof(number):
         for i in range(n):
             to[i] = <real> (<const number *> source)[i]
-    elif step == 2 * <int64_t> sizeof(number):      # stride 2: the compiler's shuffles beat one load a sample
-        for i in range(n):
-            to[i] = <real> (<const number *> source)[2 * i]
     else:
         for i in range(n):
             to[i] = <real> (<const number *> (source + i * step))[0]
@@ -144,6 +141,7 @@ cdef struct Source:                  # how the input's numbers lie in memory
     int size                         # bytes a number
     bint plain                       # aligned and in native byte order
     bint swapped
+    const char *end                  # no load reaches past it
 
 
 cdef void load_any(const Source *source, real *to, const char *p, int64_t step, int64_t n) noexcept nogil:
@@ -221,17 +219,32 @@ cdef inline void fill_row(const Source *source, const ColumnMap *cols, real *to,
     """One band row. row: the input row's first sample, or NULL where the whole row is the constant.
 
     It may write up to a vector past the row, so rows are filled in ascending order."""
-    cdef int64_t j
+    cdef int64_t n = cols.inner_end - cols.inner, step = cols.step * stride, i = 0
     cdef const char *inner = row + cols.start * stride
-    if row == NULL or cols.inner > 0 or cols.inner_end < cols.length:
+    cdef real *at = to + cols.inner
+    cdef bint beyond                 # whole vectors may be read and written, past the row's end
+    if row == NULL or n == 0:
         fill_constant(to, cols.length, constant)
-    if row == NULL:
-        return
-    if cols.inner_end > cols.inner:
-        if source.plain and source.code == REAL_CODE and cols.step * stride == <int64_t> sizeof(real):
-            copy_reals(to + cols.inner, <const real *> inner, cols.inner_end - cols.inner)
+        if row == NULL:
+            return
+    elif source.plain and source.code == REAL_CODE and (step == sizeof(real) or step == 2 * sizeof(real)):
+        beyond = inner + (round_up(n, LANES) + LANES) * step <= source.end
+        if cols.inner > 0:
+            fill_constant(to, cols.inner, constant)
+        if step != sizeof(real):
+            copy_every_second(at, <const real *> inner, n, beyond)
+        elif beyond:
+            while i < n:
+                (<vec *> (at + i))[0] = (<const vec *> inner)[0]
+                inner += sizeof(vec)
+                i += LANES
         else:
-            load_any(source, to + cols.inner, inner, cols.step * stride, cols.inner_end - cols.inner)
+            copy_reals(at, <const real *> inner, n)
+        if cols.inner_end < cols.length:
+            fill_constant(to + cols.inner_end, cols.length - cols.inner_end, constant)
+    else:
+        fill_constant(to, cols.length, constant)
+        load_any(source, at, inner, step, n)
     if cols.bordered:
         fill_border(source, cols, 0, cols.inner, to, row, stride)
         fill_border(source, cols, cols.inner_end, cols.length, to, row, stride)

@@ -22,6 +22,7 @@ cdef extern from "vector.h" nogil:
     uint64_t real_to_uint64(real)
     void swap_bytes(char *, int64_t)
     void copy_reals(real *, const real *, int64_t)
+    void copy_every_second(real *, const real *, int64_t, bint)
     double monotonic_seconds()
     int64_t fetch_add(int64_t *, int64_t)
     int64_t read_counter(const int64_t *)
@@ -262,6 +263,16 @@ cdef int dtype_code(cnp.ndarray a) except -1:
     return code
 
 
+cdef const char *array_end(cnp.ndarray a):
+    """The first byte behind the array."""
+    cdef const char *end = <const char *> cnp.PyArray_DATA(a) + cnp.PyArray_ITEMSIZE(a)
+    cdef int i
+    for i in range(a.ndim):
+        if a.strides[i] > 0 and a.shape[i] > 0:
+            end += (a.shape[i] - 1) * a.strides[i]
+    return end
+
+
 cdef void set_axis(Axis *axis, int64_t n, int64_t on, int64_t k, int64_t s, int64_t d, int64_t before, int boundary,
                    int64_t x_step, int64_t y_step) noexcept nogil:
     axis.n, axis.on, axis.k, axis.s, axis.d = n, on, k, s, d
@@ -305,6 +316,7 @@ def correlate(cnp.ndarray x not None, cnp.ndarray w not None, cnp.ndarray bias, 
     p.source.size = cnp.PyArray_ITEMSIZE(x)
     p.source.swapped = not cnp.PyArray_ISNOTSWAPPED(x)
     p.source.plain = cnp.PyArray_ISALIGNED(x) and not p.source.swapped
+    p.source.end = array_end(x)
     p.y_code = dtype_code(out)
     p.constant[0], p.constant[1] = <real> constant, <real> constant_imag
     p.fused, p.pairs = fused, pairs
@@ -419,6 +431,7 @@ def small_corr2d(x, k, stride, padding, dilation, padding_mode, padding_value, d
     p.source.code = p.y_code = REAL_CODE
     p.source.size = sizeof(real)
     p.source.plain = p.y_direct = p.fused = True
+    p.source.end = array_end(a)
     set_axis(&p.H, a.shape[0], shape[0], w.shape[0], s, d, pad, CONSTANT, a.strides[0], y.strides[0])
     set_axis(&p.W, a.shape[1], shape[1], w.shape[1], s, d, pad, CONSTANT, a.strides[1], y.strides[1])
     execute(&p, False, 1)

@@ -21,6 +21,7 @@ cdef struct RowPlan:
     int64_t cols, col_blocks         # columns in a block of them, and such blocks
     int64_t band_cols, band_blocks   # and those that go through the band: both borders side by side, or all columns
     int64_t pitch                    # reals from one band row to the next
+    bint spill                       # output rows follow one another without gaps, in this order
     int R                            # output rows of a tile; 0: taps from a list
     int64_t n_taps
     Tap *taps                        # of every output channel, one list after the other
@@ -114,6 +115,8 @@ cdef bint plan_rows(RowPlan *q, Problem *p, bint skip_zeros, int workers) noexce
     q.images = p.N * p.groups * p.outer_size
     q.unit_images = max(1, min(UNIT_BYTES // <int64_t> sizeof(real) // (q.rows * cols),
                                q.images * q.row_blocks // wanted))
+    q.spill = (not whole and q.band_blocks == 1 and p.H.y_step == q.on * <int64_t> sizeof(real)
+               and (q.R == 0 or p.H.d == 1))
     q.units = ceil_div(q.images, q.unit_images) * q.row_blocks * (q.col_blocks + q.band_blocks)
     q.at_table = sizeof(real) * (q.n_outer * q.in_rows * q.pitch * phases + 2 * MAX_NV * LANES)
     q.at_table = round_up(max(q.at_table, <int64_t> sizeof(real) * (2 * q.cols + reach_x + LANES)), LINE)
@@ -189,6 +192,49 @@ cdef void map_unit(const RowPlan *q, const RowUnit *u, char *workspace) noexcept
                     u.cols + q.fx.reach, p.W.n, p.W.boundary, p.interleave)
 
 
+cdef inline bint is_plain(const Problem *p, const ColumnMap *cols) noexcept nogil:
+    return (p.source.plain and p.source.code == REAL_CODE and cols.step * p.W.x_step == <int64_t> sizeof(real)
+            and not cols.bordered and cols.inner_end > cols.inner)
+
+
+cdef void fill_plain_rows(const Problem *p, const ColumnMap *cols, const char *slice, int64_t first, int64_t n_rows,
+                          real *band, int64_t pitch, const char **table, real constant) noexcept nogil:
+    """fill_row for many rows of reals between constants, all that is the same for them kept in registers: on maps of
+    14 x 14 it is these copies that count."""
+    cdef int64_t H = p.H.n, x_step = p.H.x_step, inner = cols.inner, n = cols.inner_end - inner
+    cdef int64_t length = cols.length, inner_end = cols.inner_end, j, i
+    cdef int64_t bytes = round_up(n, LANES) * sizeof(real)
+    cdef const char *row = slice + cols.start * p.W.x_step
+    cdef const char *end = p.source.end
+    cdef const char *from_
+    cdef vec v = vzero() + constant
+    for j in range(n_rows):
+        table[j] = <const char *> band
+        i = first + j
+        if not 0 <= i < H:
+            i = boundary_index(i, H, p.H.boundary)
+        if i < 0:
+            fill_constant(band, length, constant)
+        else:
+            from_ = row + i * x_step
+            i = 0
+            while i < inner:
+                (<vec *> (band + i))[0] = v
+                i += LANES
+            if from_ + bytes <= end:
+                i = 0
+                while i < n:
+                    (<vec *> (band + inner + i))[0] = (<const vec *> (from_ + i * sizeof(real)))[0]
+                    i += LANES
+            else:
+                copy_reals(band + inner, <const real *> from_, n)
+            i = inner_end
+            while i < length:
+                (<vec *> (band + i))[0] = v
+                i += LANES
+        band += pitch
+
+
 cdef void name_rows(const RowPlan *q, const RowUnit *u, char *workspace) noexcept nogil:
     """The table of input rows, every row starting where column x0's first tap reads."""
     cdef const Problem *p = q.p
@@ -205,6 +251,11 @@ cdef void name_rows(const RowPlan *q, const RowUnit *u, char *workspace) noexcep
         constant = p.constant[(u.channel * p.C + c) % p.x_parts]
         for kz in range(p.outer_taps):
             slice = input_slice(p, u.n, u.channel * p.C + c, u.z, kz)
+            if slice != NULL and not u.in_place and q.fx.count == 1 and is_plain(p, maps):
+                fill_plain_rows(p, maps, slice, first, n_rows, band, q.pitch, table, constant)
+                band += n_rows * q.pitch
+                table += q.in_rows
+                continue
             for j in range(n_rows):
                 row = input_row(p, slice, first + j)
                 if not u.in_place:
@@ -242,8 +293,10 @@ cdef void run_rows(const RowPlan *q, const RowUnit *u, int R, int64_t y, char *w
         if n < wide <= u.cols:       # moved back over sums already stored: it ends where the columns do
             x = u.cols - wide
             n = wide
-        direct = p.y_direct and n >= wide and not u.borders
-        strips = n // wide if direct else 1
+        # A row that falls short of its vectors may spill into the next one, which is stored later.
+        direct = p.y_direct and not u.borders and (n >= wide or (
+            q.spill and y + R < u.rows and x + wide <= 2 * u.cols))
+        strips = max(n // wide, 1) if direct else 1
         n = min(n, strips * wide)
         sums = <real *> out + x if direct else scratch
         lds = y_step // <int64_t> sizeof(real) if direct else wide

@@ -101,6 +101,30 @@ PYCONV_INLINE void copy_reals(real *to, const real *from, int64_t n) {
     }
 }
 
+/* Every second real of 2 n, from the first: stride 2, by shuffles. Reads whole pairs of vectors where `beyond` lets it. */
+#if defined(PYCONV_VECTOR_BYTES)
+#if PYCONV_VECTOR_BYTES == 64 && defined(PYCONV_F32)
+#define PYCONV_EVENS 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30
+#elif (PYCONV_VECTOR_BYTES == 64) || (PYCONV_VECTOR_BYTES == 32 && defined(PYCONV_F32))
+#define PYCONV_EVENS 0, 2, 4, 6, 8, 10, 12, 14
+#elif (PYCONV_VECTOR_BYTES == 32) || defined(PYCONV_F32)
+#define PYCONV_EVENS 0, 2, 4, 6
+#else
+#define PYCONV_EVENS 0, 2
+#endif
+#endif
+PYCONV_INLINE void copy_every_second(real *to, const real *from, int64_t n, int beyond) {
+    int64_t i = 0;
+#if defined(PYCONV_EVENS)
+    for (; i + (beyond ? 1 : PYCONV_LANES) <= n; i += PYCONV_LANES) {
+        if (!beyond && 2 * (i + PYCONV_LANES) > 2 * n - 1) break;
+        const vec *p = (const vec *)(from + 2 * i);
+        *(vec *)(to + i) = __builtin_shufflevector(p[0], p[1], PYCONV_EVENS);
+    }
+#endif
+    for (; i < n; i++) to[i] = from[2 * i];
+}
+
 /* The empty assembly makes a value opaque: the compiler forgets where it came from. */
 #if defined(__x86_64__) && defined(__AVX512F__)
 #define PYCONV_OPAQUE(v) __asm__("" : "+v"(v))
