@@ -118,7 +118,7 @@ cdef bint plan_rows(RowPlan *q, Problem *p, bint skip_zeros, int workers) noexce
     q.spill = (not whole and q.band_blocks == 1 and p.H.y_step == q.on * <int64_t> sizeof(real)
                and (q.R == 0 or p.H.d == 1))
     q.units = ceil_div(q.images, q.unit_images) * q.row_blocks * (q.col_blocks + q.band_blocks)
-    q.at_table = sizeof(real) * (q.n_outer * q.in_rows * q.pitch * phases + 2 * MAX_NV * LANES)
+    q.at_table = sizeof(real) * ((q.n_outer * q.in_rows + 4 * ROW_NV) * q.pitch * phases + 2 * MAX_NV * LANES)
     q.at_table = round_up(max(q.at_table, <int64_t> sizeof(real) * (2 * q.cols + reach_x + LANES)), LINE)
     q.at_scratch = round_up(q.at_table + (q.n_outer * q.in_rows + 4 * p.H.d) * sizeof(char *), LINE)
     q.at_maps = q.at_scratch + sizeof(real) * MAX_R * MAX_NV * LANES
@@ -362,6 +362,24 @@ cdef void run_row_unit(const RowPlan *q, int64_t unit, char *workspace) noexcept
         run_image(q, &u, workspace)
 
 
+cdef int64_t run_stacked(const RowPlan *q, const RowUnit *u, int64_t y, char *workspace) noexcept nogil:
+    """The output rows from y on of an image no wider than a vector; returns how many. Some may lie below the unit's
+    last: these are computed from what the band holds there, and dropped."""
+    cdef const Problem *p = q.p
+    cdef real *scratch = <real *> (workspace + q.at_scratch)
+    cdef int64_t n, r
+    cdef int v = 0
+    while v < 2 and 4 * ROW_WIDTHS[v + 1] >= u.rows - y:
+        v += 1
+    n = min(4 * ROW_WIDTHS[v], u.rows - y)
+    STACKED_TILES[v](4 * q.pitch * sizeof(real), u.table, y, q.n_outer, q.in_rows, p.H.k, p.W.k,
+                     p.W.d * p.interleave * sizeof(real), p.w + u.channel * q.n_outer * p.H.k * p.W.k, u.bias, p.fused,
+                     scratch)
+    for r in range(n):
+        store_columns(p, u.y + (y + r) * p.H.y_step, 0, u.cols, scratch + r * LANES)
+    return n
+
+
 cdef void run_image(const RowPlan *q, const RowUnit *u, char *workspace) noexcept nogil:
     cdef const Problem *p = q.p
     cdef int64_t d, y = 0
@@ -372,8 +390,12 @@ cdef void run_image(const RowPlan *q, const RowUnit *u, char *workspace) noexcep
             run_rows(q, u, rows, y, workspace)
             y += rows
         return
+    if q.R == 4 and p.H.d == 1 and not u.in_place and u.cols <= LANES:
+        while u.rows - y > 4:
+            y += run_stacked(q, u, y, workspace)
     for d in range(min(p.H.d, u.rows)):
-        y = d
+        if d > 0:
+            y = d
         while y < u.rows:
             rows = <int> min(q.R, ceil_div(u.rows - y, p.H.d))
             run_rows(q, u, rows, y, workspace)

@@ -170,15 +170,15 @@ ctypedef void (*RowTile)(const char *const *, int64_t, int64_t, int64_t, int64_t
                          const real *, const real *, bint, int64_t, int64_t, real *, int64_t) noexcept nogil
 
 
-cdef inline void add_input_row(int first, int last, int NV, vec (*acc)[MAX_NV], const char *x, const real *w,
-                               int64_t kw, int64_t dx, bint fused) noexcept nogil:
+cdef inline void add_input_row(int first, int last, int NV, vec (*acc)[MAX_NV], const char *x, int64_t next_vector,
+                               const real *w, int64_t kw, int64_t dx, bint fused) noexcept nogil:
     """One input row, once loaded, feeds the output rows first to last - 1; w is the kernel row of output row 0."""
     cdef vec b[MAX_NV]
     cdef int64_t kx
     cdef int r, v
     for kx in range(kw):
         for v in range(NV):
-            b[v] = load_once(x + v * sizeof(vec))
+            b[v] = load_once(x + v * next_vector)
         for r in range(first, last):
             for v in range(NV):
                 if fused:
@@ -191,6 +191,8 @@ cdef inline void add_input_row(int first, int last, int NV, vec (*acc)[MAX_NV], 
 
 cdef inline void row_tile(
     int R, int NV, bint fused,
+    int64_t next_vector,         # bytes from a vector to the next: one vector, or R band rows (see stacked tiles)
+    int64_t next_sums,           # reals from a vector's sums to the next one's
     const char *const *rows,     # the input rows of the unit, those of each outer tap together
     int64_t first,               # the row that output row 0 meets first
     int64_t row_step,            # rows between kernel rows, and between output rows
@@ -214,174 +216,208 @@ cdef inline void row_tile(
         wi = w
         for r in range(R):           # the rows that the next output rows need, while these are computed
             for v in range(NV):
-                prefetch(rows[first + (kh + R - 1 + r) * row_step] + x + v * sizeof(vec))
+                prefetch(rows[first + (kh + R - 1 + r) * row_step] + x + v * next_vector)
         for outer in range(n_outer):
             row = rows + outer * outer_step + first
             if R > 1:
-                add_input_row(0, 1, NV, acc, row[0] + x, wi, kw, dx, fused)
+                add_input_row(0, 1, NV, acc, row[0] + x, next_vector, wi, kw, dx, fused)
                 row += row_step
                 wi += kw
             if R > 2:
-                add_input_row(0, 2, NV, acc, row[0] + x, wi, kw, dx, fused)
+                add_input_row(0, 2, NV, acc, row[0] + x, next_vector, wi, kw, dx, fused)
                 row += row_step
                 wi += kw
             if R > 3:
-                add_input_row(0, 3, NV, acc, row[0] + x, wi, kw, dx, fused)
+                add_input_row(0, 3, NV, acc, row[0] + x, next_vector, wi, kw, dx, fused)
                 row += row_step
                 wi += kw
             for i in range(R - 1, kh):
-                add_input_row(0, R, NV, acc, row[0] + x, wi, kw, dx, fused)
+                add_input_row(0, R, NV, acc, row[0] + x, next_vector, wi, kw, dx, fused)
                 row += row_step
                 wi += kw
             if R > 1:
-                add_input_row(1, R, NV, acc, row[0] + x, wi, kw, dx, fused)
+                add_input_row(1, R, NV, acc, row[0] + x, next_vector, wi, kw, dx, fused)
             if R > 2:
-                add_input_row(2, R, NV, acc, row[row_step] + x, wi + kw, kw, dx, fused)
+                add_input_row(2, R, NV, acc, row[row_step] + x, next_vector, wi + kw, kw, dx, fused)
             if R > 3:
-                add_input_row(3, R, NV, acc, row[2 * row_step] + x, wi + 2 * kw, kw, dx, fused)
+                add_input_row(3, R, NV, acc, row[2 * row_step] + x, next_vector, wi + 2 * kw, kw, dx, fused)
         if bias != NULL:
             for r in range(R):
                 for v in range(NV):
                     acc[r][v] = acc[r][v] + bias[0]
         for r in range(R):
             for v in range(NV):
-                (<vec *> (sums + r * lds) + v)[0] = acc[r][v]
+                (<vec *> (sums + r * lds + v * next_sums))[0] = acc[r][v]
         x += NV * sizeof(vec)
         sums += NV * LANES
 
 
 # The commonest kernels know their size: with kh and kw constant a 3 x 3 tile takes 68 cycles instead of 116, with kw
 # constant a 5 x 5 one 223 instead of 289 and a 7 x 7 one 439 instead of 524 (Zen 5, in the L1 cache).
-cdef inline void sized_row_tile(int R, int NV, const char *const *rows, int64_t first, int64_t row_step,
-                                int64_t n_outer, int64_t outer_step, int64_t kh, int64_t kw, int64_t dx,
+cdef inline void sized_row_tile(int R, int NV, int64_t next_vector, int64_t next_sums, const char *const *rows,
+                                int64_t first, int64_t row_step, int64_t n_outer, int64_t outer_step, int64_t kh, int64_t kw, int64_t dx,
                                 const real *w, const real *bias, bint fused, int64_t x, int64_t n_strips,
                                 real *sums, int64_t lds) noexcept nogil:
     if not fused:
-        row_tile(R, NV, False, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias, x, n_strips, sums, lds)
+        row_tile(R, NV, False, next_vector, next_sums, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias, x,
+                 n_strips, sums, lds)
     elif kw == 3 and kh == 3:
-        row_tile(R, NV, True, rows, first, row_step, n_outer, outer_step, 3, 3, dx, w, bias, x, n_strips, sums, lds)
+        row_tile(R, NV, True, next_vector, next_sums, rows, first, row_step, n_outer, outer_step, 3, 3, dx, w, bias, x,
+                 n_strips, sums, lds)
     elif kw == 5:
-        row_tile(R, NV, True, rows, first, row_step, n_outer, outer_step, kh, 5, dx, w, bias, x, n_strips, sums, lds)
+        row_tile(R, NV, True, next_vector, next_sums, rows, first, row_step, n_outer, outer_step, kh, 5, dx, w, bias, x,
+                 n_strips, sums, lds)
     elif kw == 7:
-        row_tile(R, NV, True, rows, first, row_step, n_outer, outer_step, kh, 7, dx, w, bias, x, n_strips, sums, lds)
+        row_tile(R, NV, True, next_vector, next_sums, rows, first, row_step, n_outer, outer_step, kh, 7, dx, w, bias, x,
+                 n_strips, sums, lds)
     else:
-        row_tile(R, NV, True, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias, x, n_strips, sums, lds)
+        row_tile(R, NV, True, next_vector, next_sums, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias, x,
+                 n_strips, sums, lds)
 
 
 cdef void rows_4_4(const char *const *rows, int64_t first, int64_t row_step, int64_t n_outer, int64_t outer_step,
                    int64_t kh, int64_t kw, int64_t dx, const real *w, const real *bias, bint fused, int64_t x,
                    int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
-    sized_row_tile(4, ROW_NV, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias, fused, x, n_strips, sums,
-                   lds)
+    sized_row_tile(4, ROW_NV, sizeof(vec), LANES, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias,
+                   fused, x, n_strips, sums, lds)
 
 
 cdef void rows_4_3(const char *const *rows, int64_t first, int64_t row_step, int64_t n_outer, int64_t outer_step,
                    int64_t kh, int64_t kw, int64_t dx, const real *w, const real *bias, bint fused, int64_t x,
                    int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
-    sized_row_tile(4, ROW_NV_SHORT, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias, fused, x, n_strips, sums,
-                   lds)
+    sized_row_tile(4, ROW_NV_SHORT, sizeof(vec), LANES, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias,
+                   fused, x, n_strips, sums, lds)
 
 
 cdef void rows_4_2(const char *const *rows, int64_t first, int64_t row_step, int64_t n_outer, int64_t outer_step,
                    int64_t kh, int64_t kw, int64_t dx, const real *w, const real *bias, bint fused, int64_t x,
                    int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
-    sized_row_tile(4, ROW_NV_SHORTER, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias, fused, x, n_strips, sums,
-                   lds)
+    sized_row_tile(4, ROW_NV_SHORTER, sizeof(vec), LANES, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias,
+                   fused, x, n_strips, sums, lds)
 
 
 cdef void rows_4_1(const char *const *rows, int64_t first, int64_t row_step, int64_t n_outer, int64_t outer_step,
                    int64_t kh, int64_t kw, int64_t dx, const real *w, const real *bias, bint fused, int64_t x,
                    int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
-    sized_row_tile(4, 1, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias, fused, x, n_strips, sums,
-                   lds)
+    sized_row_tile(4, 1, sizeof(vec), LANES, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias,
+                   fused, x, n_strips, sums, lds)
 
 
 cdef void rows_3_4(const char *const *rows, int64_t first, int64_t row_step, int64_t n_outer, int64_t outer_step,
                    int64_t kh, int64_t kw, int64_t dx, const real *w, const real *bias, bint fused, int64_t x,
                    int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
-    sized_row_tile(3, ROW_NV, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias, fused, x, n_strips, sums,
-                   lds)
+    sized_row_tile(3, ROW_NV, sizeof(vec), LANES, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias,
+                   fused, x, n_strips, sums, lds)
 
 
 cdef void rows_3_3(const char *const *rows, int64_t first, int64_t row_step, int64_t n_outer, int64_t outer_step,
                    int64_t kh, int64_t kw, int64_t dx, const real *w, const real *bias, bint fused, int64_t x,
                    int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
-    sized_row_tile(3, ROW_NV_SHORT, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias, fused, x, n_strips, sums,
-                   lds)
+    sized_row_tile(3, ROW_NV_SHORT, sizeof(vec), LANES, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias,
+                   fused, x, n_strips, sums, lds)
 
 
 cdef void rows_3_2(const char *const *rows, int64_t first, int64_t row_step, int64_t n_outer, int64_t outer_step,
                    int64_t kh, int64_t kw, int64_t dx, const real *w, const real *bias, bint fused, int64_t x,
                    int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
-    sized_row_tile(3, ROW_NV_SHORTER, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias, fused, x, n_strips, sums,
-                   lds)
+    sized_row_tile(3, ROW_NV_SHORTER, sizeof(vec), LANES, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias,
+                   fused, x, n_strips, sums, lds)
 
 
 cdef void rows_3_1(const char *const *rows, int64_t first, int64_t row_step, int64_t n_outer, int64_t outer_step,
                    int64_t kh, int64_t kw, int64_t dx, const real *w, const real *bias, bint fused, int64_t x,
                    int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
-    sized_row_tile(3, 1, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias, fused, x, n_strips, sums,
-                   lds)
+    sized_row_tile(3, 1, sizeof(vec), LANES, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias,
+                   fused, x, n_strips, sums, lds)
 
 
 cdef void rows_2_4(const char *const *rows, int64_t first, int64_t row_step, int64_t n_outer, int64_t outer_step,
                    int64_t kh, int64_t kw, int64_t dx, const real *w, const real *bias, bint fused, int64_t x,
                    int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
-    sized_row_tile(2, ROW_NV, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias, fused, x, n_strips, sums,
-                   lds)
+    sized_row_tile(2, ROW_NV, sizeof(vec), LANES, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias,
+                   fused, x, n_strips, sums, lds)
 
 
 cdef void rows_2_3(const char *const *rows, int64_t first, int64_t row_step, int64_t n_outer, int64_t outer_step,
                    int64_t kh, int64_t kw, int64_t dx, const real *w, const real *bias, bint fused, int64_t x,
                    int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
-    sized_row_tile(2, ROW_NV_SHORT, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias, fused, x, n_strips, sums,
-                   lds)
+    sized_row_tile(2, ROW_NV_SHORT, sizeof(vec), LANES, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias,
+                   fused, x, n_strips, sums, lds)
 
 
 cdef void rows_2_2(const char *const *rows, int64_t first, int64_t row_step, int64_t n_outer, int64_t outer_step,
                    int64_t kh, int64_t kw, int64_t dx, const real *w, const real *bias, bint fused, int64_t x,
                    int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
-    sized_row_tile(2, ROW_NV_SHORTER, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias, fused, x, n_strips, sums,
-                   lds)
+    sized_row_tile(2, ROW_NV_SHORTER, sizeof(vec), LANES, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias,
+                   fused, x, n_strips, sums, lds)
 
 
 cdef void rows_2_1(const char *const *rows, int64_t first, int64_t row_step, int64_t n_outer, int64_t outer_step,
                    int64_t kh, int64_t kw, int64_t dx, const real *w, const real *bias, bint fused, int64_t x,
                    int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
-    sized_row_tile(2, 1, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias, fused, x, n_strips, sums,
-                   lds)
+    sized_row_tile(2, 1, sizeof(vec), LANES, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias,
+                   fused, x, n_strips, sums, lds)
 
 
 cdef void rows_1_4(const char *const *rows, int64_t first, int64_t row_step, int64_t n_outer, int64_t outer_step,
                    int64_t kh, int64_t kw, int64_t dx, const real *w, const real *bias, bint fused, int64_t x,
                    int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
-    sized_row_tile(1, ROW_NV, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias, fused, x, n_strips, sums,
-                   lds)
+    sized_row_tile(1, ROW_NV, sizeof(vec), LANES, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias,
+                   fused, x, n_strips, sums, lds)
 
 
 cdef void rows_1_3(const char *const *rows, int64_t first, int64_t row_step, int64_t n_outer, int64_t outer_step,
                    int64_t kh, int64_t kw, int64_t dx, const real *w, const real *bias, bint fused, int64_t x,
                    int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
-    sized_row_tile(1, ROW_NV_SHORT, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias, fused, x, n_strips, sums,
-                   lds)
+    sized_row_tile(1, ROW_NV_SHORT, sizeof(vec), LANES, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias,
+                   fused, x, n_strips, sums, lds)
 
 
 cdef void rows_1_2(const char *const *rows, int64_t first, int64_t row_step, int64_t n_outer, int64_t outer_step,
                    int64_t kh, int64_t kw, int64_t dx, const real *w, const real *bias, bint fused, int64_t x,
                    int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
-    sized_row_tile(1, ROW_NV_SHORTER, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias, fused, x, n_strips, sums,
-                   lds)
+    sized_row_tile(1, ROW_NV_SHORTER, sizeof(vec), LANES, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias,
+                   fused, x, n_strips, sums, lds)
 
 
 cdef void rows_1_1(const char *const *rows, int64_t first, int64_t row_step, int64_t n_outer, int64_t outer_step,
                    int64_t kh, int64_t kw, int64_t dx, const real *w, const real *bias, bint fused, int64_t x,
                    int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
-    sized_row_tile(1, 1, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias, fused, x, n_strips, sums,
-                   lds)
+    sized_row_tile(1, 1, sizeof(vec), LANES, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias,
+                   fused, x, n_strips, sums, lds)
+
+
+# Stacked tiles, for images no wider than a vector: the second vector is not the next columns but the next R output rows,
+# `band_rows` bytes further down. One vector of R rows alone has too few sums in flight to hide a multiply-add's latency.
+ctypedef void (*StackedTile)(int64_t, const char *const *, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t,
+                             const real *, const real *, bint, real *) noexcept nogil
+
+
+cdef void stacked_4(int64_t band_rows, const char *const *rows, int64_t first, int64_t n_outer, int64_t outer_step,
+                    int64_t kh, int64_t kw, int64_t dx, const real *w, const real *bias, bint fused,
+                    real *sums) noexcept nogil:
+    sized_row_tile(4, ROW_NV, band_rows, 4 * LANES, rows, first, 1, n_outer, outer_step, kh, kw, dx, w, bias,
+                   fused, 0, 1, sums, LANES)
+
+
+cdef void stacked_3(int64_t band_rows, const char *const *rows, int64_t first, int64_t n_outer, int64_t outer_step,
+                    int64_t kh, int64_t kw, int64_t dx, const real *w, const real *bias, bint fused,
+                    real *sums) noexcept nogil:
+    sized_row_tile(4, ROW_NV_SHORT, band_rows, 4 * LANES, rows, first, 1, n_outer, outer_step, kh, kw, dx, w, bias,
+                   fused, 0, 1, sums, LANES)
+
+
+cdef void stacked_2(int64_t band_rows, const char *const *rows, int64_t first, int64_t n_outer, int64_t outer_step,
+                    int64_t kh, int64_t kw, int64_t dx, const real *w, const real *bias, bint fused,
+                    real *sums) noexcept nogil:
+    sized_row_tile(4, ROW_NV_SHORTER, band_rows, 4 * LANES, rows, first, 1, n_outer, outer_step, kh, kw, dx, w, bias,
+                   fused, 0, 1, sums, LANES)
 
 
 cdef int ROW_WIDTHS[4]               # in vectors, widest first; those of the tap tiles for four output rows too
 ROW_WIDTHS = [ROW_NV, ROW_NV_SHORT, ROW_NV_SHORTER, 1]
+cdef StackedTile STACKED_TILES[3]    # by width
+STACKED_TILES = [stacked_4, stacked_3, stacked_2]
 cdef RowTile ROW_TILES[5][4]         # by output rows and width
 ROW_TILES[4] = [rows_4_4, rows_4_3, rows_4_2, rows_4_1]
 ROW_TILES[3] = [rows_3_4, rows_3_3, rows_3_2, rows_3_1]
