@@ -102,7 +102,7 @@ cdef bint plan_rows(RowPlan *q, Problem *p, bint skip_zeros, int workers) noexce
                           or q.n_outer * ((q.rows - 1) * p.H.s + reach_y + 1) * q.pitch * phases > 2 * budget):
         q.rows = ceil_div(q.rows, 2)
     q.row_blocks = ceil_div(p.H.on, q.rows)
-    q.rows = min(p.H.on, round_up(ceil_div(p.H.on, q.row_blocks), tile_rows))
+    q.rows = min(q.rows, round_up(ceil_div(p.H.on, q.row_blocks), tile_rows))
     q.row_blocks = ceil_div(p.H.on, q.rows)
     q.in_rows = (q.rows - 1) * p.H.s + reach_y + 1
     if p.C > 1 and q.n_outer * q.in_rows * q.pitch * phases > 8 * budget:
@@ -278,7 +278,7 @@ cdef void run_rows(const RowPlan *q, const RowUnit *u, int R, int64_t y, char *w
     cdef real *scratch = <real *> (workspace + q.at_scratch)
     cdef const int *widths = &TAP_ROW_WIDTHS[0] if q.R == 0 and R == 1 else &ROW_WIDTHS[0]
     cdef int64_t y_step = (p.H.d if q.R else 1) * p.H.y_step
-    cdef int64_t x = 0, n, wide, strips, lds, i
+    cdef int64_t x = 0, n, wide, strips, lds
     cdef char *out = u.y + y * p.H.y_step
     cdef bint direct
     cdef real *sums
@@ -310,16 +310,22 @@ cdef void run_rows(const RowPlan *q, const RowUnit *u, int R, int64_t y, char *w
                             x * sizeof(real), strips, sums, lds)
         if not direct:
             for r in range(R):
-                if not u.borders:
-                    store_columns(p, out + r * y_step, x, x + n, scratch + r * lds)
-                    continue
-                if x < q.left:
-                    store_columns(p, out + r * y_step, x, min(x + n, q.left), scratch + r * lds)
-                i = max(x, q.left + q.fx.reach)
-                if i < x + n:        # of the right border
-                    store_columns(p, out + r * y_step, i - q.left - q.fx.reach + q.right,
-                                  x + n - q.left - q.fx.reach + q.right, scratch + r * lds + i - x)
+                store_row(q, u, out + r * y_step, x, x + n, scratch + r * lds)
         x += n
+
+
+cdef inline void store_row(const RowPlan *q, const RowUnit *u, char *row, int64_t first, int64_t end,
+                           const real *sums) noexcept nogil:
+    """The sums of the block's columns first to end; of the borders' block, those of either border."""
+    cdef int64_t seam = q.left + q.fx.reach, i
+    if not u.borders:
+        store_columns(q.p, row, first, end, sums)
+        return
+    if first < q.left:
+        store_columns(q.p, row, first, min(end, q.left), sums)
+    i = max(first, seam)
+    if i < end:
+        store_columns(q.p, row, i - seam + q.right, end - seam + q.right, sums + i - first)
 
 
 cdef inline void store_columns(const Problem *p, char *row, int64_t first, int64_t end, const real *sums) noexcept nogil:
@@ -376,7 +382,7 @@ cdef int64_t run_stacked(const RowPlan *q, const RowUnit *u, int64_t y, char *wo
                      p.W.d * p.interleave * sizeof(real), p.w + u.channel * q.n_outer * p.H.k * p.W.k, u.bias, p.fused,
                      scratch)
     for r in range(n):
-        store_columns(p, u.y + (y + r) * p.H.y_step, 0, u.cols, scratch + r * LANES)
+        store_row(q, u, u.y + (y + r) * p.H.y_step, 0, u.cols, scratch + r * LANES)
     return n
 
 
