@@ -113,7 +113,8 @@ def correlate(x, w, bias, out, nbatch, groups, stride, dilation, before, boundar
     fused : bool
         Whether a product and the sum it goes into are rounded once, or each. Honoured for one output channel a group.
     pairs : int
-        1 or -1: w is one-dimensional, odd-sized and even or odd about its middle: sum as scipy.ndimage.correlate1d does.
+        1 or -1: w is one-dimensional, odd-sized and even or odd about its middle; it is summed as by
+        scipy.ndimage.correlate1d.
     """
     if not (out.flags.aligned and out.dtype.isnative):
         native = np.empty(out.shape, out.dtype.newbyteorder("="))

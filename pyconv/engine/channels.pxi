@@ -64,8 +64,8 @@ cdef int64_t channel_reals(ChannelPlan *q, int64_t rows, int64_t cols) noexcept 
 
 
 cdef void choose_blocks(ChannelPlan *q, int workers) noexcept nogil:
-    """Block sizes: the band fits BAND_BYTES, the fewest cycles go into multiply-adds (two vectors of them a cycle, those
-    between rows included) and copies; enough units for every thread."""
+    """Block sizes: the band fits BAND_BYTES; multiply-adds (two vectors of them a cycle, those between rows included)
+    and copies take the fewest cycles; there are enough units for every thread."""
     cdef const Problem *p = q.p
     cdef int64_t budget = BAND_BYTES // sizeof(real)
     cdef int64_t pieces, cols, rows, best_cols = 0, best_rows = 0, fewest, reals, vectors
@@ -212,7 +212,7 @@ cdef struct ChannelUnit:
 
 cdef void store_tile(const ChannelPlan *q, const ChannelUnit *u, int R, int64_t o, const real *sums, int64_t lds,
                      int64_t at, int64_t count) noexcept nogil:
-    """Write columns at .. at + count of the flattened rows of the channels o .. o + R: those that are output columns."""
+    """Write columns at .. at + count of the flattened rows of the channels o .. o + R, output columns only."""
     cdef const Problem *p = q.p
     cdef int64_t row = at // q.pitch, column = at - row * q.pitch, n, done = 0
     cdef char *y
@@ -233,7 +233,7 @@ cdef void store_tile(const ChannelPlan *q, const ChannelUnit *u, int R, int64_t 
 
 cdef void run_tiles(const ChannelPlan *q, const ChannelUnit *u, char *workspace, const char *band, int64_t plane,
                     int64_t c0, int64_t c1, int64_t at, int64_t end) noexcept nogil:
-    """The input channels c0 to c1 into all the unit's sums in the flattened columns at .. end; `band` begins at `at`."""
+    """The input channels c0 to c1 into all the unit's sums in the flattened columns at .. end; `band` is at `at`."""
     cdef const Problem *p = q.p
     cdef real *scratch = <real *> (workspace + q.at_scratch)
     cdef real *sums

@@ -119,7 +119,8 @@ cdef inline int64_t outer_output_offset(const Problem *p, int64_t z) noexcept no
     return offset
 
 
-cdef inline const char *input_slice(const Problem *p, int64_t n, int64_t channel, int64_t z, int64_t tap) noexcept nogil:
+cdef inline const char *input_slice(const Problem *p, int64_t n, int64_t channel, int64_t z,
+                                    int64_t tap) noexcept nogil:
     """The H x W slice of image n and input channel `channel` (of all groups, parts counted) that outer tap `tap` of
     outer output z reads; NULL: it is the constant everywhere."""
     cdef const char *slice = p.x + batch_offset(p, n, p.x_batch) + channel // p.x_parts * p.x_channel \
@@ -450,10 +451,10 @@ cdef inline bint merge_axes(Axis *a, Axis *b) noexcept nogil:
 def fma_gflops(int workers, int64_t repeats=2000000):
     """Run multiply-adds that touch registers only, on each of `workers` threads; returns GFLOP/s, all together."""
     cdef double started = monotonic_seconds()
-    cdef int64_t t
+    cdef int64_t _t
     cdef real total = 0
     with nogil:
-        for t in prange(workers, num_threads=workers, schedule="static"):
+        for _t in prange(workers, num_threads=workers, schedule="static"):
             total += fma_loop(repeats, <real> (repeats > 0))
     if total == <real> 12345:        # keeps the loop from being removed
         print("")
@@ -463,11 +464,11 @@ def fma_gflops(int workers, int64_t repeats=2000000):
 cdef real fma_loop(int64_t repeats, real w) noexcept nogil:
     cdef vec acc[12]
     cdef vec b = vzero() + w
-    cdef int64_t i
+    cdef int64_t _i
     cdef int v
     for v in range(12):
         acc[v] = vzero()
-    for i in range(repeats):
+    for _i in range(repeats):
         for v in range(12):
             acc[v] = b + acc[v] * w
     for v in range(1, 12):

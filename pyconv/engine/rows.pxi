@@ -1,9 +1,9 @@
 # One output channel a group (single-channel images, depthwise layers, filters of any number of dims): R output rows x
 # NV vectors of columns.
 #
-# A unit is (image, output channel, outer output, block of rows, block of columns). A table names each of its input rows,
-# once for every input channel and outer tap. Away from the left and right border the table points into the image
-# itself, where that is reals without gaps; elsewhere into a band.
+# A unit is (image, output channel, outer output, block of rows, block of columns), or several small images. A table
+# names each of its input rows, once for every input channel and outer tap. Away from the left and right border of wide
+# images the table points into the image itself, where that is reals without gaps; elsewhere into a band.
 
 cdef enum:
     TABLE_ROWS = 16384               # entries of a unit's table of input rows
@@ -328,7 +328,8 @@ cdef inline void store_row(const RowPlan *q, const RowUnit *u, char *row, int64_
         store_columns(q.p, row, i - seam + q.right, end - seam + q.right, sums + i - first)
 
 
-cdef inline void store_columns(const Problem *p, char *row, int64_t first, int64_t end, const real *sums) noexcept nogil:
+cdef inline void store_columns(const Problem *p, char *row, int64_t first, int64_t end,
+                               const real *sums) noexcept nogil:
     """The sums of the columns first to end of an output row."""
     if p.y_direct:
         copy_reals(<real *> row + first, sums, end - first)

@@ -255,140 +255,142 @@ cdef inline void row_tile(
 # The commonest kernels know their size: with kh and kw constant a 3 x 3 tile takes 68 cycles instead of 116, with kw
 # constant a 5 x 5 one 223 instead of 289 and a 7 x 7 one 439 instead of 524 (Zen 5, in the L1 cache).
 cdef inline void sized_row_tile(int R, int NV, int64_t next_vector, int64_t next_sums, const char *const *rows,
-                                int64_t first, int64_t row_step, int64_t n_outer, int64_t outer_step, int64_t kh, int64_t kw, int64_t dx,
+                                int64_t first, int64_t row_step, int64_t n_outer, int64_t outer_step, int64_t kh,
+                                int64_t kw, int64_t dx,
                                 const real *w, const real *bias, bint fused, int64_t x, int64_t n_strips,
                                 real *sums, int64_t lds) noexcept nogil:
     if not fused:
-        row_tile(R, NV, False, next_vector, next_sums, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias, x,
-                 n_strips, sums, lds)
+        row_tile(R, NV, False, next_vector, next_sums, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w,
+                 bias, x, n_strips, sums, lds)
     elif kw == 3 and kh == 3:
-        row_tile(R, NV, True, next_vector, next_sums, rows, first, row_step, n_outer, outer_step, 3, 3, dx, w, bias, x,
-                 n_strips, sums, lds)
+        row_tile(R, NV, True, next_vector, next_sums, rows, first, row_step, n_outer, outer_step, 3, 3, dx, w,
+                 bias, x, n_strips, sums, lds)
     elif kw == 5:
-        row_tile(R, NV, True, next_vector, next_sums, rows, first, row_step, n_outer, outer_step, kh, 5, dx, w, bias, x,
-                 n_strips, sums, lds)
+        row_tile(R, NV, True, next_vector, next_sums, rows, first, row_step, n_outer, outer_step, kh, 5, dx, w,
+                 bias, x, n_strips, sums, lds)
     elif kw == 7:
-        row_tile(R, NV, True, next_vector, next_sums, rows, first, row_step, n_outer, outer_step, kh, 7, dx, w, bias, x,
-                 n_strips, sums, lds)
+        row_tile(R, NV, True, next_vector, next_sums, rows, first, row_step, n_outer, outer_step, kh, 7, dx, w,
+                 bias, x, n_strips, sums, lds)
     else:
-        row_tile(R, NV, True, next_vector, next_sums, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias, x,
-                 n_strips, sums, lds)
+        row_tile(R, NV, True, next_vector, next_sums, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w,
+                 bias, x, n_strips, sums, lds)
 
 
 cdef void rows_4_4(const char *const *rows, int64_t first, int64_t row_step, int64_t n_outer, int64_t outer_step,
                    int64_t kh, int64_t kw, int64_t dx, const real *w, const real *bias, bint fused, int64_t x,
                    int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
-    sized_row_tile(4, ROW_NV, sizeof(vec), LANES, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias,
-                   fused, x, n_strips, sums, lds)
+    sized_row_tile(4, ROW_NV, sizeof(vec), LANES, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w,
+                   bias, fused, x, n_strips, sums, lds)
 
 
 cdef void rows_4_3(const char *const *rows, int64_t first, int64_t row_step, int64_t n_outer, int64_t outer_step,
                    int64_t kh, int64_t kw, int64_t dx, const real *w, const real *bias, bint fused, int64_t x,
                    int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
-    sized_row_tile(4, ROW_NV_SHORT, sizeof(vec), LANES, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias,
-                   fused, x, n_strips, sums, lds)
+    sized_row_tile(4, ROW_NV_SHORT, sizeof(vec), LANES, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w,
+                   bias, fused, x, n_strips, sums, lds)
 
 
 cdef void rows_4_2(const char *const *rows, int64_t first, int64_t row_step, int64_t n_outer, int64_t outer_step,
                    int64_t kh, int64_t kw, int64_t dx, const real *w, const real *bias, bint fused, int64_t x,
                    int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
-    sized_row_tile(4, ROW_NV_SHORTER, sizeof(vec), LANES, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias,
-                   fused, x, n_strips, sums, lds)
+    sized_row_tile(4, ROW_NV_SHORTER, sizeof(vec), LANES, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w,
+                   bias, fused, x, n_strips, sums, lds)
 
 
 cdef void rows_4_1(const char *const *rows, int64_t first, int64_t row_step, int64_t n_outer, int64_t outer_step,
                    int64_t kh, int64_t kw, int64_t dx, const real *w, const real *bias, bint fused, int64_t x,
                    int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
-    sized_row_tile(4, 1, sizeof(vec), LANES, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias,
-                   fused, x, n_strips, sums, lds)
+    sized_row_tile(4, 1, sizeof(vec), LANES, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w,
+                   bias, fused, x, n_strips, sums, lds)
 
 
 cdef void rows_3_4(const char *const *rows, int64_t first, int64_t row_step, int64_t n_outer, int64_t outer_step,
                    int64_t kh, int64_t kw, int64_t dx, const real *w, const real *bias, bint fused, int64_t x,
                    int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
-    sized_row_tile(3, ROW_NV, sizeof(vec), LANES, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias,
-                   fused, x, n_strips, sums, lds)
+    sized_row_tile(3, ROW_NV, sizeof(vec), LANES, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w,
+                   bias, fused, x, n_strips, sums, lds)
 
 
 cdef void rows_3_3(const char *const *rows, int64_t first, int64_t row_step, int64_t n_outer, int64_t outer_step,
                    int64_t kh, int64_t kw, int64_t dx, const real *w, const real *bias, bint fused, int64_t x,
                    int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
-    sized_row_tile(3, ROW_NV_SHORT, sizeof(vec), LANES, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias,
-                   fused, x, n_strips, sums, lds)
+    sized_row_tile(3, ROW_NV_SHORT, sizeof(vec), LANES, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w,
+                   bias, fused, x, n_strips, sums, lds)
 
 
 cdef void rows_3_2(const char *const *rows, int64_t first, int64_t row_step, int64_t n_outer, int64_t outer_step,
                    int64_t kh, int64_t kw, int64_t dx, const real *w, const real *bias, bint fused, int64_t x,
                    int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
-    sized_row_tile(3, ROW_NV_SHORTER, sizeof(vec), LANES, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias,
-                   fused, x, n_strips, sums, lds)
+    sized_row_tile(3, ROW_NV_SHORTER, sizeof(vec), LANES, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w,
+                   bias, fused, x, n_strips, sums, lds)
 
 
 cdef void rows_3_1(const char *const *rows, int64_t first, int64_t row_step, int64_t n_outer, int64_t outer_step,
                    int64_t kh, int64_t kw, int64_t dx, const real *w, const real *bias, bint fused, int64_t x,
                    int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
-    sized_row_tile(3, 1, sizeof(vec), LANES, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias,
-                   fused, x, n_strips, sums, lds)
+    sized_row_tile(3, 1, sizeof(vec), LANES, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w,
+                   bias, fused, x, n_strips, sums, lds)
 
 
 cdef void rows_2_4(const char *const *rows, int64_t first, int64_t row_step, int64_t n_outer, int64_t outer_step,
                    int64_t kh, int64_t kw, int64_t dx, const real *w, const real *bias, bint fused, int64_t x,
                    int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
-    sized_row_tile(2, ROW_NV, sizeof(vec), LANES, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias,
-                   fused, x, n_strips, sums, lds)
+    sized_row_tile(2, ROW_NV, sizeof(vec), LANES, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w,
+                   bias, fused, x, n_strips, sums, lds)
 
 
 cdef void rows_2_3(const char *const *rows, int64_t first, int64_t row_step, int64_t n_outer, int64_t outer_step,
                    int64_t kh, int64_t kw, int64_t dx, const real *w, const real *bias, bint fused, int64_t x,
                    int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
-    sized_row_tile(2, ROW_NV_SHORT, sizeof(vec), LANES, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias,
-                   fused, x, n_strips, sums, lds)
+    sized_row_tile(2, ROW_NV_SHORT, sizeof(vec), LANES, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w,
+                   bias, fused, x, n_strips, sums, lds)
 
 
 cdef void rows_2_2(const char *const *rows, int64_t first, int64_t row_step, int64_t n_outer, int64_t outer_step,
                    int64_t kh, int64_t kw, int64_t dx, const real *w, const real *bias, bint fused, int64_t x,
                    int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
-    sized_row_tile(2, ROW_NV_SHORTER, sizeof(vec), LANES, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias,
-                   fused, x, n_strips, sums, lds)
+    sized_row_tile(2, ROW_NV_SHORTER, sizeof(vec), LANES, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w,
+                   bias, fused, x, n_strips, sums, lds)
 
 
 cdef void rows_2_1(const char *const *rows, int64_t first, int64_t row_step, int64_t n_outer, int64_t outer_step,
                    int64_t kh, int64_t kw, int64_t dx, const real *w, const real *bias, bint fused, int64_t x,
                    int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
-    sized_row_tile(2, 1, sizeof(vec), LANES, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias,
-                   fused, x, n_strips, sums, lds)
+    sized_row_tile(2, 1, sizeof(vec), LANES, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w,
+                   bias, fused, x, n_strips, sums, lds)
 
 
 cdef void rows_1_4(const char *const *rows, int64_t first, int64_t row_step, int64_t n_outer, int64_t outer_step,
                    int64_t kh, int64_t kw, int64_t dx, const real *w, const real *bias, bint fused, int64_t x,
                    int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
-    sized_row_tile(1, ROW_NV, sizeof(vec), LANES, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias,
-                   fused, x, n_strips, sums, lds)
+    sized_row_tile(1, ROW_NV, sizeof(vec), LANES, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w,
+                   bias, fused, x, n_strips, sums, lds)
 
 
 cdef void rows_1_3(const char *const *rows, int64_t first, int64_t row_step, int64_t n_outer, int64_t outer_step,
                    int64_t kh, int64_t kw, int64_t dx, const real *w, const real *bias, bint fused, int64_t x,
                    int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
-    sized_row_tile(1, ROW_NV_SHORT, sizeof(vec), LANES, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias,
-                   fused, x, n_strips, sums, lds)
+    sized_row_tile(1, ROW_NV_SHORT, sizeof(vec), LANES, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w,
+                   bias, fused, x, n_strips, sums, lds)
 
 
 cdef void rows_1_2(const char *const *rows, int64_t first, int64_t row_step, int64_t n_outer, int64_t outer_step,
                    int64_t kh, int64_t kw, int64_t dx, const real *w, const real *bias, bint fused, int64_t x,
                    int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
-    sized_row_tile(1, ROW_NV_SHORTER, sizeof(vec), LANES, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias,
-                   fused, x, n_strips, sums, lds)
+    sized_row_tile(1, ROW_NV_SHORTER, sizeof(vec), LANES, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w,
+                   bias, fused, x, n_strips, sums, lds)
 
 
 cdef void rows_1_1(const char *const *rows, int64_t first, int64_t row_step, int64_t n_outer, int64_t outer_step,
                    int64_t kh, int64_t kw, int64_t dx, const real *w, const real *bias, bint fused, int64_t x,
                    int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
-    sized_row_tile(1, 1, sizeof(vec), LANES, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w, bias,
-                   fused, x, n_strips, sums, lds)
+    sized_row_tile(1, 1, sizeof(vec), LANES, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w,
+                   bias, fused, x, n_strips, sums, lds)
 
 
-# Stacked tiles, for images no wider than a vector: the second vector is not the next columns but the next R output rows,
-# `band_rows` bytes further down. One vector of R rows alone has too few sums in flight to hide a multiply-add's latency.
+# Stacked tiles, for images no wider than a vector: the second vector is not the next columns but the next R output
+# rows, `band_rows` bytes further down. One vector of R rows alone has too few sums in flight to hide the latency of a
+# multiply-add.
 ctypedef void (*StackedTile)(int64_t, const char *const *, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t,
                              const real *, const real *, bint, real *) noexcept nogil
 
