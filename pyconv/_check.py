@@ -326,18 +326,19 @@ LAYER_BOUNDARIES = {
     "symmetric": "symmetric",
 }
 PADDING_NAMES = {"valid": "valid", "full": "full", "same": "same", "same_upper": "same", "same_lower": "same_lower"}
-LARGEST = 2**62                      # sizes and their products stay well inside 64 bits
+LARGEST = 2**62                      # of any one number
+LARGEST_PADDED = 2**61               # samples of a padded input, so that offsets stay inside 64 bits
 
 
-def workers(value, available):
-    """A number of threads: at least 1, or negative to count back from `available()`."""
-    value = integer(value, "workers")
+def workers(value, available, name="workers"):
+    """A number of threads: at least 1 (and no more than 1024 are used), or negative to count back from `available()`."""
+    value = integer(value, name)
     if value == 0:
-        raise ValueError("workers must be at least 1, or negative to count back from all cores; got 0")
+        raise ValueError(f"{name} must be at least 1, or negative to count back from all workers; got 0")
     if value < 0:
         counted = available() + 1 + value
         if counted < 1:
-            raise ValueError(f"workers={value} counts back past the {available()} threads there are")
+            raise ValueError(f"{name}={value} counts back past the {available()} threads there are")
         return counted
     return min(value, 1024)
 
@@ -398,10 +399,10 @@ def kernel_fits(n, k, sides, dilation):
             raise ValueError(
                 f"the kernel is larger than the padded input: along spatial axis {axis} a kernel of size {taps} with "
                 f"dilation {d} spans {reach}, the input of size {size} with padding ({before}, {after}) "
-                f"has {size + before + after}; input {tuple(n)}, kernel {tuple(k)}")
-        if size + before + after > LARGEST or reach > LARGEST:
-            raise ValueError(f"padding, dilation and sizes along spatial axis {axis} pass 64 bits: input {size}, "
-                             f"padding ({before}, {after}), kernel {taps}, dilation {d}")
+                f"has {size + before + after}; input {tuple(n)}, kernel {tuple(k)}; pass more padding or a smaller kernel")
+    if math.prod(size + before + after for size, (before, after) in zip(n, sides, strict=True)) > LARGEST_PADDED:
+        raise ValueError(f"the padded input has more samples than 64-bit offsets reach: input {tuple(n)}, padding "
+                         f"{tuple(sides)}")
 
 
 def numeric_array(value, name):
@@ -511,13 +512,6 @@ def output_array(out, shape):
     return out
 
 
-def output_rows(out):
-    """A 2-D `out` as the one output channel it is."""
-    if not isinstance(out, np.ndarray):
-        raise TypeError(f"out must be a NumPy array, got {type(out).__name__}")
-    return out[None]
-
-
 def output_cast(result, dtype, name):
     """A result is stored as its own kind of number or a more general one; integers also in narrower integers."""
     fits = np.can_cast(result, dtype, "same_kind") or (result.kind in "iu" and dtype.kind in "iu")
@@ -548,7 +542,7 @@ def constant(value, complex_too):
 
 
 def integer_constant(value):
-    if value != int(value):
+    if not math.isfinite(value) or value != int(value):
         raise TypeError(f"padding_value must be an integer where input and weight are, got {value!r}")
     return int(value)
 

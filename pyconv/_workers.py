@@ -10,7 +10,7 @@ _forked = False                      # gcc's OpenMP hangs in the forked child of
 
 
 def _cgroup_limit():
-    """Whole processors this process's control group grants, None without a limit."""
+    """Whole processors that the control group at the root of this namespace grants; None: no limit is set there."""
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
         return max(1, int(quota) // int(period))
@@ -70,7 +70,7 @@ class set_workers:
 
     def __init__(self, n):
         global _wanted
-        wanted = n if n is None else _check.workers(n, _available)
+        self.n = wanted = n if n is None else _check.workers(n, _available, "n (workers)")
         self._before = _wanted
         _wanted = wanted
 
@@ -82,7 +82,7 @@ class set_workers:
         _wanted = self._before
 
     def __repr__(self):
-        return f"set_workers({_wanted})"
+        return f"set_workers({self.n})"
 
 
 def get_workers():
@@ -91,5 +91,12 @@ def get_workers():
     Returns
     -------
     int
+
+    Examples
+    --------
+    >>> import pyconv
+    >>> with pyconv.set_workers(2):
+    ...     pyconv.get_workers()
+    2
     """
     return resolve_workers(None)

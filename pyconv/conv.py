@@ -51,7 +51,7 @@ def corr2d(x, k, *, stride=1, padding=0, dilation=1, padding_mode="zeros", paddi
         return y
     x, k = _check.matrices(x, k)
     y = _convolve(2, x[None], k[None, None], None, stride, padding, dilation, 1, padding_mode, padding_value, dtype,
-                  None if out is None else _check.output_rows(out), method, overflow, workers)
+                  out, method, overflow, workers, matrices=True)
     return y[0] if out is None else out
 
 
@@ -195,7 +195,9 @@ def conv3d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, 
 
 
 def _convolve(ndim, input, weight, bias, stride, padding, dilation, groups, padding_mode, padding_value, dtype, out,
-              method, overflow, workers):
+              method, overflow, workers, matrices=False):
+    """conv{ndim}d; with `matrices`, input and weight are two 2-D arrays with the axes of one channel put before them,
+    and `out` is 2-D."""
     x, w, bias, groups = _check.convolution_arrays(input, weight, bias, ndim, groups)
     n, k = x.shape[-ndim:], w.shape[2:]
     stride = _check.per_axis(stride, "stride", ndim, minimum=1)
@@ -209,12 +211,14 @@ def _convolve(ndim, input, weight, bias, stride, padding, dilation, groups, padd
     shape = _check.output_shape(
         (*x.shape[:-ndim - 1], w.shape[0], *geometry.convolution_size(n, k, stride, sides, dilation)))
     computed, result = _result_dtypes(x, w, bias, dtype)
-    value = _check.constant(padding_value, result.kind == "c")
+    value = _check.constant(padding_value, result.kind == "c") if boundary == "constant" else 0
     if out is not None:
-        _check.output_array(out, shape)
+        _check.output_array(out, shape[1:] if matrices else shape)
         _check.output_cast(result, out.dtype, "out")
         if np.may_share_memory(out, x):
             x = x.copy()
+        if matrices:
+            out = out[None]
 
     before = tuple(side[0] for side in sides)
     boundary = (engine.BOUNDARIES[boundary],) * ndim
@@ -298,12 +302,12 @@ def _exact_integers(x, w, bias, value, shape, result, out, overflow, compute):
     if passes_64 and overflow == "raise":
         raise OverflowError(f"overflow: a sum of this convolution could pass 2**63 (its bound is {largest}); pass "
                             "overflow='wrap' or 'saturate', or dtype=float")
-    fits = target.kind not in "iu" or (
-        largest <= np.iinfo(target).max and (target.kind == "i" or non_negative) and not passes_64)
+    fits = not passes_64 and (
+        target.kind not in "iu" or largest <= np.iinfo(target).max and (target.kind == "i" or non_negative))
     if fits or overflow == "wrap":
         return compute(computed, np.empty(shape, target) if out is None else out)
     exact = compute(computed, np.empty(shape, _INT64))
-    bounds = np.iinfo(target)
+    bounds = np.iinfo(target if target.kind in "iu" else _INT64)
     if overflow == "raise":
         if exact.size and (exact.min() < bounds.min or exact.max() > bounds.max):
             raise OverflowError(f"overflow: results from {exact.min()} to {exact.max()} do not fit {target}; pass "

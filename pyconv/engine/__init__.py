@@ -1,4 +1,4 @@
-"""The engine: every convolution of pyconv ends in one call of `correlate`.
+"""The engine: every convolution of pyconv ends in a call of `correlate` (a small `corr2d` takes a shorter way in).
 
 One idea: everything irregular goes into one copy, and the arithmetic sees only unit-stride loads ::
 
@@ -11,7 +11,7 @@ One idea: everything irregular goes into one copy, and the arithmetic sees only 
                                  +----------------------+   +------------------------+
 
 A *unit* is one such block. Units are independent, OpenMP threads take them one after the other, and a thread's band and
-scratch are its workspace, allocated before the parallel region and a few hundred kilobytes whatever the image's size.
+scratch are its workspace, allocated before the parallel region; its size follows the kernel's reach, not the image's.
 No padded image, no im2col matrix and no converted copy of the input is ever made.
 
 Two plans cut a problem into units:
@@ -25,8 +25,8 @@ Two plans cut a problem into units:
     x NV vectors of columns, and each loaded input row is used for all the output rows that it feeds. Away from the left
     and right border the input is read where it lies.
 
-All tiles add the products of one output in the same order into one accumulator, so the bits do not depend on the
-plan, the number of threads, the batch or the memory layout.
+All tiles add the products of one output in the same order into one accumulator (but for `pairs`, below), so the bits do
+not depend on the plan, the number of threads, the batch or the memory layout.
 
 The kernels (`direct.pyx` and the files it includes) are built once for each computing dtype, float32, float64 and
 int64, and each instruction-set level. `vector.h` defines the two types that make one source serve all of them. This
@@ -104,7 +104,8 @@ def correlate(x, w, bias, out, nbatch, groups, stride, dilation, before, boundar
         Any numeric dtype and strides; shares no memory with x. Its shape decides how far the input is read.
     nbatch, groups : int
     stride, dilation, before, boundary : tuple of int
-        For each spatial axis; `before` is the padding before the first sample, `boundary` one of this module's codes.
+        For each spatial axis; `before` is the padding before the first sample (negative: so many samples are left
+        out), `boundary` one of this module's codes.
     constant : number
         What stands outside under the boundary CONSTANT.
     workers : int
@@ -159,9 +160,8 @@ def _correlate_complex(x, w, bias, out, nbatch, groups, stride, dilation, before
         bias_part = None if bias is None else np.ascontiguousarray((bias.real, bias.imag)[part])
         if x.dtype.kind == "c" and w.dtype.kind == "c":
             w_part = part_weights(w, part)
-            real = np.dtype(x.dtype.char.lower()).newbyteorder(x.dtype.byteorder)
-            x_parts = np.lib.stride_tricks.as_strided(x.real, (*x.shape, 2), (*x.strides, real.itemsize))
-            _run(x_parts, w_part, bias_part, out_part, *settings, constant.real, constant.imag, 2, workers, skip_zeros,
+            parts = np.lib.stride_tricks.as_strided(x.real, (*x.shape, 2), (*x.strides, x.itemsize // 2))
+            _run(parts, w_part, bias_part, out_part, *settings, constant.real, constant.imag, 2, workers, skip_zeros,
                  fused, pairs)
         elif w.dtype.kind == "c":
             w_part = np.ascontiguousarray((w.real, w.imag)[part])

@@ -23,7 +23,7 @@ cdef struct ChannelPlan:
     Phases fy, fx
     int64_t band_rows                # rows of a plane
     int64_t needed                   # columns of a band row that taps reach
-    int64_t pitch                    # reals from one band row to the next, at most `needed`
+    int64_t pitch                    # reals from one band row to the next: fewer than `needed` where rows share ends
     int64_t plane, channel           # reals
     int64_t n_taps
     int64_t *taps                    # byte offsets within a channel
@@ -45,7 +45,7 @@ cdef int64_t shared_pitch(const Problem *p, const Phases *fx, int64_t needed) no
     return min(pitch, needed)
 
 
-cdef int64_t channel_reals(ChannelPlan *q, int64_t rows, int64_t cols) noexcept nogil:
+cdef double channel_reals(ChannelPlan *q, int64_t rows, int64_t cols) noexcept nogil:
     """Reals of the band a channel, for a block of rows x cols; leaves the geometry in q."""
     cdef const Problem *p = q.p
     q.rows, q.cols = rows, cols
@@ -60,7 +60,7 @@ cdef int64_t channel_reals(ChannelPlan *q, int64_t rows, int64_t cols) noexcept 
     q.channel = q.plane * p.outer_taps * q.fy.count * q.fx.count
     if q.channel * sizeof(real) % 1024 == 0:
         q.channel += LINE // sizeof(real)
-    return q.channel
+    return <double> q.band_rows * q.pitch * p.outer_taps * q.fy.count * q.fx.count
 
 
 cdef void choose_blocks(ChannelPlan *q, int workers) noexcept nogil:
@@ -68,9 +68,9 @@ cdef void choose_blocks(ChannelPlan *q, int workers) noexcept nogil:
     and copies take the fewest cycles; there are enough units for every thread."""
     cdef const Problem *p = q.p
     cdef int64_t budget = BAND_BYTES // sizeof(real)
-    cdef int64_t pieces, cols, rows, best_cols = 0, best_rows = 0, fewest, reals, vectors
+    cdef int64_t pieces, cols, rows, best_cols = 0, best_rows = 0, fewest, vectors
     cdef int64_t spatial, wanted
-    cdef double cost, best = 1e300
+    cdef double reals, cost, best = 1e300
     q.c_block = p.C
     fewest = min(FEWEST_COLUMNS, p.H.on * p.W.on)
     while True:
@@ -142,6 +142,9 @@ cdef bint plan_channels(ChannelPlan *q, Problem *p, int workers) noexcept nogil:
     if p.N * p.groups * p.O * p.outer_size * p.H.on * p.W.on == 0:
         return True
     choose_blocks(q, workers)
+    if q.c_block * channel_reals(q, q.rows, q.cols) * sizeof(real) > LARGEST_WORKSPACE:
+        free_channels(q)
+        return False
     q.taps = <int64_t *> malloc(q.n_taps * sizeof(int64_t))
     if q.taps == NULL:
         free_channels(q)
@@ -154,7 +157,7 @@ cdef bint plan_channels(ChannelPlan *q, Problem *p, int workers) noexcept nogil:
                     + q.fy.shift[ky] * q.pitch + q.fx.shift[kx])
                 i += 1
     q.in_place = (q.n_taps == 1 and p.source.plain and p.source.code == REAL_CODE and p.W.x_step == sizeof(real)
-                  and p.W.s == 1 and p.W.before == 0 and p.W.on == p.W.n and p.x_parts == 1
+                  and p.W.s == 1 and p.W.before == 0 and p.W.on == p.W.n and p.H.before == 0 and p.x_parts == 1
                   and p.H.on == 1 and p.H.n == 1 and p.n_outer == 0 and p.x_channel % 4096 != 0)
     q.units = p.N * p.groups * p.outer_size * q.row_blocks * q.col_blocks * q.o_blocks
     q.lds = round_up(q.rows * q.pitch, LANES) + MAX_NV * LANES

@@ -27,6 +27,7 @@ cdef extern from "vector.h" nogil:
     int64_t fetch_add(int64_t *, int64_t)
     int64_t read_counter(const int64_t *)
     void sleep_briefly()
+    int team_size()
     enum:
         LANES "PYCONV_LANES"
         MAX_NV "PYCONV_MAX_NV"
@@ -51,8 +52,15 @@ include "tile.pxi"
 include "band.pxi"
 
 cdef enum:
+    NO_MEMORY = -1                   # what a plan can come to
+    NOT_SUITED = 0
+    PLANNED = 1
+
+cdef enum:
     MAX_AXES = 64                    # NumPy's own limit
     LINE = 64                        # bytes of a cache line
+
+cdef double LARGEST_WORKSPACE = 2.0**46
 
 
 cdef struct Axis:                    # a spatial axis
@@ -107,15 +115,6 @@ cdef inline int64_t batch_offset(const Problem *p, int64_t n, const int64_t *ste
     for a in range(p.n_batch - 1, -1, -1):
         offset += n % p.batch[a] * steps[a]
         n //= p.batch[a]
-    return offset
-
-
-cdef inline int64_t outer_output_offset(const Problem *p, int64_t z) noexcept nogil:
-    cdef int64_t offset = 0
-    cdef int a
-    for a in range(p.n_outer - 1, -1, -1):
-        offset += z % p.outer[a].on * p.outer[a].y_step
-        z //= p.outer[a].on
     return offset
 
 
@@ -240,14 +239,14 @@ cdef void run(Problem *p, ChannelPlan *channels, RowPlan *rows, int64_t units, c
         run_units(p, channels, rows, units, workspace + threadid() * size, threadid() == 0, caught)
         fetch_add(&p.threads_done, 1)
         if threadid() == 0:
-            await_threads(p, workers)
+            await_threads(p, team_size())
 
 
-cdef void await_threads(const Problem *p, int workers) noexcept nogil:
+cdef void await_threads(const Problem *p, int threads) noexcept nogil:
     """Wait for the others without holding the processor. OpenMP's own barrier spins: where another program keeps a
     core busy, the thread that is waited for then gets none, and a call of 0.2 ms was seen to take 16 ms."""
     cdef double started = monotonic_seconds()
-    while read_counter(&p.threads_done) < workers:
+    while read_counter(&p.threads_done) < threads:
         if monotonic_seconds() - started > 1e-4:
             sleep_briefly()
 
@@ -354,14 +353,15 @@ cdef int execute(Problem *p, bint skip_zeros, int workers) except -1:
     cdef ChannelPlan channels
     cdef RowPlan rows
     cdef int64_t units, size
-    cdef bint by_rows = p.O == 1 and plan_rows(&rows, p, skip_zeros, workers)
+    cdef int planned = plan_rows(&rows, p, skip_zeros, workers) if p.O == 1 else NOT_SUITED
+    cdef bint by_rows = planned == PLANNED
     cdef list caught = []
     cdef char *workspace
+    if planned == NO_MEMORY or not (by_rows or plan_channels(&channels, p, workers)):
+        raise MemoryError("the workspace of this convolution does not fit in memory: its kernel reaches too far")
     if by_rows:
         units, size = rows.units, rows.workspace
     else:
-        if not plan_channels(&channels, p, workers):
-            raise MemoryError("the convolution's tables do not fit in memory")
         units, size = channels.units, channels.workspace
     try:
         if units == 0:
@@ -406,6 +406,7 @@ def small_corr2d(x, k, stride, padding, dilation, padding_mode, padding_value, d
     cdef cnp.npy_intp shape[2]
     if (type(x) is not cnp.ndarray or type(k) is not cnp.ndarray or type(stride) is not int or type(padding) is not int
             or type(dilation) is not int or dtype is not None or out is not None or workers is not None
+            or type(padding_mode) is not str or type(method) is not str or type(overflow) is not str
             or padding_mode != "zeros" or type(padding_value) is not float or padding_value != 0
             or method not in ("auto", "direct") or overflow != "raise"):
         return None
@@ -456,9 +457,9 @@ def fma_gflops(int workers, int64_t repeats=2000000):
     with nogil:
         for _t in prange(workers, num_threads=workers, schedule="static"):
             total += fma_loop(repeats, <real> (repeats > 0))
-    if total == <real> 12345:        # keeps the loop from being removed
-        print("")
-    return 2.0 * workers * repeats * 12 * LANES / (monotonic_seconds() - started) / 1e9
+    cdef double seconds = monotonic_seconds() - started
+    # (the total is used, or the compiler would remove the loop)
+    return 2.0 * workers * repeats * 12 * LANES / seconds / 1e9 if total != 0 else 0.0
 
 
 cdef real fma_loop(int64_t repeats, real w) noexcept nogil:

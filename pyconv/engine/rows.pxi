@@ -23,7 +23,6 @@ cdef struct RowPlan:
     int64_t pitch                    # reals from one band row to the next
     bint spill                       # output rows follow one another without gaps, in this order
     int R                            # output rows of a tile; 0: taps from a list
-    int64_t n_taps
     Tap *taps                        # of every output channel, one list after the other
     int64_t *first_tap               # where each channel's list begins
     int64_t images, unit_images      # (image, output channel, outer output), and how many of them a unit takes
@@ -39,19 +38,20 @@ cdef bint has_zero_tap(const Problem *p, int64_t count) noexcept nogil:
     return False
 
 
-cdef bint plan_rows(RowPlan *q, Problem *p, bint skip_zeros, int workers) noexcept nogil:
-    """False: these settings (or this machine's memory) are left to the other plan, which can do everything."""
+cdef int plan_rows(RowPlan *q, Problem *p, bint skip_zeros, int workers) noexcept nogil:
+    """NOT_SUITED: so many input channels are better summed block by block, as the other plan does."""
     cdef int64_t per_channel = p.C * p.outer_taps * p.H.k * p.W.k, total = per_channel * p.groups
     cdef int64_t budget = BAND_BYTES // sizeof(real), reach_y = (p.H.k - 1) * p.H.d
     cdef int64_t reach_x, wanted, spatial, cols, phases, tile_rows
+    cdef double band
     cdef bint whole
     memset(q, 0, sizeof(RowPlan))
     q.p = p
     q.n_outer = p.C * p.outer_taps
     if not find_phases(&q.fx, p.W.k, p.W.s, p.W.d * p.interleave):
-        return False
+        return NO_MEMORY
     if p.N * p.groups * p.outer_size * p.H.on * p.W.on == 0:
-        return True
+        return PLANNED
     q.on = p.W.on * p.interleave
     phases = q.fx.count
     reach_x = q.fx.reach
@@ -105,13 +105,13 @@ cdef bint plan_rows(RowPlan *q, Problem *p, bint skip_zeros, int workers) noexce
     q.rows = min(q.rows, round_up(ceil_div(p.H.on, q.row_blocks), tile_rows))
     q.row_blocks = ceil_div(p.H.on, q.rows)
     q.in_rows = (q.rows - 1) * p.H.s + reach_y + 1
-    if p.C > 1 and q.n_outer * q.in_rows * q.pitch * phases > 8 * budget:
+    band = <double> q.n_outer * q.in_rows * q.pitch * phases
+    if band > 8 * budget and p.C > 1 and p.interleave == 1 and p.fused and not (skip_zeros or p.pairs):
         free_rows(q)
-        return False
-
-    if q.R == 0 and not list_taps(q, per_channel, skip_zeros):
+        return NOT_SUITED
+    if band * sizeof(real) > LARGEST_WORKSPACE or (q.R == 0 and not list_taps(q, per_channel, skip_zeros)):
         free_rows(q)
-        return False
+        return NO_MEMORY
     q.images = p.N * p.groups * p.outer_size
     q.unit_images = max(1, min(UNIT_BYTES // <int64_t> sizeof(real) // (q.rows * cols),
                                q.images * q.row_blocks // wanted))
@@ -123,7 +123,7 @@ cdef bint plan_rows(RowPlan *q, Problem *p, bint skip_zeros, int workers) noexce
     q.at_scratch = round_up(q.at_table + (q.n_outer * q.in_rows + 4 * p.H.d) * sizeof(char *), LINE)
     q.at_maps = q.at_scratch + sizeof(real) * MAX_R * MAX_NV * LANES
     q.workspace = q.at_maps + phases * (sizeof(ColumnMap) + q.pitch * sizeof(int64_t))
-    return True
+    return PLANNED
 
 
 cdef bint list_taps(RowPlan *q, int64_t per_channel, bint skip_zeros) noexcept nogil:

@@ -12,6 +12,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
 
 #if defined(PYCONV_I64)
 typedef int64_t real;
@@ -24,7 +27,9 @@ typedef float real;
 #define PYCONV_REAL_CODE 'f'
 #endif
 
-#if defined(__GNUC__) || defined(__clang__)
+#if !defined(__GNUC__) && !defined(__clang__)
+#error "pyconv's kernels need the vector types of gcc 12 or clang"
+#endif
 #define PYCONV_INLINE static inline __attribute__((always_inline))
 #if defined(__AVX512F__)
 #define PYCONV_VECTOR_BYTES 64
@@ -36,11 +41,6 @@ typedef float real;
 /* aligned(sizeof real): every load and store is an unaligned one, which costs nothing where the address is aligned. */
 typedef real vec __attribute__((vector_size(PYCONV_VECTOR_BYTES), aligned(sizeof(real)), may_alias));
 #define PYCONV_LANES ((int)(PYCONV_VECTOR_BYTES / sizeof(real)))
-#else
-#define PYCONV_INLINE static inline
-typedef real vec;
-#define PYCONV_LANES 1
-#endif
 
 /* Tile shapes: NVr vectors of columns for r output channels. r * NV accumulators, NV loaded vectors and one broadcast
  * weight fill the registers: 32 of AVX-512 and NEON, 16 of AVX2 and SSE2 (which needs one more for the product). */
@@ -102,7 +102,6 @@ PYCONV_INLINE void copy_reals(real *to, const real *from, int64_t n) {
 }
 
 /* Every second real of 2 n, from the first: stride 2, by shuffles. Reads whole pairs of vectors where `beyond` lets it. */
-#if defined(PYCONV_VECTOR_BYTES)
 #if PYCONV_VECTOR_BYTES == 64 && defined(PYCONV_F32)
 #define PYCONV_EVENS 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30
 #elif (PYCONV_VECTOR_BYTES == 64) || (PYCONV_VECTOR_BYTES == 32 && defined(PYCONV_F32))
@@ -112,16 +111,12 @@ PYCONV_INLINE void copy_reals(real *to, const real *from, int64_t n) {
 #else
 #define PYCONV_EVENS 0, 2
 #endif
-#endif
 PYCONV_INLINE void copy_every_second(real *to, const real *from, int64_t n, int beyond) {
-    int64_t i = 0;
-#if defined(PYCONV_EVENS)
-    for (; i + (beyond ? 1 : PYCONV_LANES) <= n; i += PYCONV_LANES) {
-        if (!beyond && 2 * (i + PYCONV_LANES) > 2 * n - 1) break;
+    int64_t i = 0, end = beyond ? n : n - PYCONV_LANES;
+    for (; i < end; i += PYCONV_LANES) {
         const vec *p = (const vec *)(from + 2 * i);
         *(vec *)(to + i) = __builtin_shufflevector(p[0], p[1], PYCONV_EVENS);
     }
-#endif
     for (; i < n; i++) to[i] = from[2 * i];
 }
 
@@ -184,6 +179,15 @@ PYCONV_INLINE int64_t read_counter(const int64_t *counter) { return __atomic_loa
 PYCONV_INLINE void sleep_briefly(void) {
     struct timespec t = {0, 20000};
     nanosleep(&t, NULL);
+}
+
+/* The threads of this parallel region: OpenMP may grant fewer than were asked for. */
+PYCONV_INLINE int team_size(void) {
+#ifdef _OPENMP
+    return omp_get_num_threads();
+#else
+    return 1;
+#endif
 }
 
 PYCONV_INLINE double monotonic_seconds(void) {
