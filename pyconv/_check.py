@@ -331,7 +331,7 @@ LARGEST_PADDED = 2**61               # samples of a padded input, so that offset
 
 
 def workers(value, available, name="workers"):
-    """A number of threads: at least 1 (and no more than 1024 are used), or negative to count back from `available()`."""
+    """A number of threads: at least 1 (more than 1024 are not used), or negative to count back from `available()`."""
     value = integer(value, name)
     if value == 0:
         raise ValueError(f"{name} must be at least 1, or negative to count back from all workers; got 0")
@@ -399,10 +399,11 @@ def kernel_fits(n, k, sides, dilation):
             raise ValueError(
                 f"the kernel is larger than the padded input: along spatial axis {axis} a kernel of size {taps} with "
                 f"dilation {d} spans {reach}, the input of size {size} with padding ({before}, {after}) "
-                f"has {size + before + after}; input {tuple(n)}, kernel {tuple(k)}; pass more padding or a smaller kernel")
+                f"has {size + before + after}; input {tuple(n)}, kernel {tuple(k)}; pass more padding or a smaller "
+                "kernel")
     if math.prod(size + before + after for size, (before, after) in zip(n, sides, strict=True)) > LARGEST_PADDED:
-        raise ValueError(f"the padded input has more samples than 64-bit offsets reach: input {tuple(n)}, padding "
-                         f"{tuple(sides)}")
+        raise ValueError(f"the padded input has more samples than 64-bit offsets reach: input {tuple(n)}, "
+                         f"padding {tuple(sides)}")
 
 
 def numeric_array(value, name):
