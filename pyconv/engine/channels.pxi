@@ -186,7 +186,7 @@ cdef void fill_channel_band(const ChannelPlan *q, char *workspace, int64_t n, in
     cdef real *plane
     cdef const char *slice
     cdef real constant
-    cdef int64_t c, kz, py, px, j, first
+    cdef int64_t c, kz, py, px, first
     for c in range(c0, c1):
         constant = p.constant[c % p.x_parts]
         plane = band + (c - c0) * q.channel
@@ -195,9 +195,7 @@ cdef void fill_channel_band(const ChannelPlan *q, char *workspace, int64_t n, in
             for py in range(q.fy.count):
                 first = y0 * p.H.s + q.fy.residue[py] - p.H.before
                 for px in range(q.fx.count):
-                    for j in range(q.band_rows):
-                        fill_row(&p.source, &maps[px], plane + j * q.pitch, input_row(p, slice, first + j * p.H.s),
-                                 p.W.x_step, constant)
+                    fill_rows(p, &maps[px], slice, first, p.H.s, q.band_rows, plane, q.pitch, constant)
                     if q.needed > q.pitch:
                         fill_constant(plane + q.band_rows * q.pitch, q.needed - q.pitch, constant)
                     plane += q.plane

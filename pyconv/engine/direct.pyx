@@ -145,6 +145,50 @@ cdef inline const char *input_row(const Problem *p, const char *slice, int64_t i
     return slice + i * p.H.x_step if i >= 0 else NULL
 
 
+cdef void fill_rows(const Problem *p, const ColumnMap *cols, const char *slice, int64_t first, int64_t step,
+                    int64_t n_rows, real *band, int64_t pitch, real constant) noexcept nogil:
+    """n_rows band rows, `pitch` reals apart: the input rows first, first + step, ..."""
+    cdef int64_t H = p.H.n, x_step = p.H.x_step, column_step = cols.step * p.W.x_step
+    cdef int64_t inner = cols.inner, inner_end = cols.inner_end, n = inner_end - inner, length = cols.length
+    cdef int64_t j, i
+    cdef const char *end = p.source.end - round_up(n + LANES, LANES) * column_step
+    cdef const char *first_column
+    cdef const char *from_
+    cdef vec v = vzero() + constant
+    if (slice == NULL or cols.bordered or n == 0 or not p.source.plain or p.source.code != REAL_CODE
+            or not (column_step == sizeof(real) or column_step == 2 * sizeof(real))):
+        for j in range(n_rows):
+            fill_row(&p.source, cols, band + j * pitch, input_row(p, slice, first + j * step), p.W.x_step, constant)
+        return
+    # The same for reals between constants, with all that does not change in registers: where maps are small, or strides
+    # part their rows, these copies are a tenth of all the time.
+    first_column = slice + cols.start * p.W.x_step
+    for j in range(n_rows):
+        i = first + j * step
+        if not 0 <= i < H:
+            i = boundary_index(i, H, p.H.boundary)
+        from_ = first_column + i * x_step
+        if i < 0 or from_ > end:     # no room to read whole vectors
+            fill_row(&p.source, cols, band, from_ - cols.start * p.W.x_step if i >= 0 else NULL, p.W.x_step, constant)
+        else:
+            i = 0
+            while i < inner:
+                (<vec *> (band + i))[0] = v
+                i += LANES
+            if column_step == sizeof(real):
+                i = 0
+                while i < n:
+                    (<vec *> (band + inner + i))[0] = (<const vec *> (from_ + i * sizeof(real)))[0]
+                    i += LANES
+            else:
+                copy_every_second(band + inner, <const real *> from_, n, True)
+            i = inner_end
+            while i < length:
+                (<vec *> (band + i))[0] = v
+                i += LANES
+        band += pitch
+
+
 cdef inline char *output_slice(const Problem *p, int64_t n, int64_t channel, int64_t z) noexcept nogil:
     cdef char *slice = p.y + batch_offset(p, n, p.y_batch) + channel * p.y_channel
     cdef int a

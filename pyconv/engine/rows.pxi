@@ -143,7 +143,7 @@ cdef bint list_taps(RowPlan *q, int64_t per_channel, bint skip_zeros) noexcept n
                 for kx in range(p.W.k):
                     if not (skip_zeros and w[0] == 0):
                         tap.row = outer * q.in_rows + ky * p.H.d
-                        tap.column = sizeof(real) * (q.fx.of_tap[kx] * q.pitch + q.fx.shift[kx])
+                        tap.column = sizeof(real) * (q.fx.of_tap[kx] * q.in_rows * q.pitch + q.fx.shift[kx])
                         tap.weight = w[0]
                         tap += 1
                     w += 1
@@ -192,49 +192,6 @@ cdef void map_unit(const RowPlan *q, const RowUnit *u, char *workspace) noexcept
                     u.cols + q.fx.reach, p.W.n, p.W.boundary, p.interleave)
 
 
-cdef inline bint is_plain(const Problem *p, const ColumnMap *cols) noexcept nogil:
-    return (p.source.plain and p.source.code == REAL_CODE and cols.step * p.W.x_step == <int64_t> sizeof(real)
-            and not cols.bordered and cols.inner_end > cols.inner)
-
-
-cdef void fill_plain_rows(const Problem *p, const ColumnMap *cols, const char *slice, int64_t first, int64_t n_rows,
-                          real *band, int64_t pitch, const char **table, real constant) noexcept nogil:
-    """fill_row for many rows of reals between constants, all that is the same for them kept in registers: on maps of
-    14 x 14 it is these copies that count."""
-    cdef int64_t H = p.H.n, x_step = p.H.x_step, inner = cols.inner, n = cols.inner_end - inner
-    cdef int64_t length = cols.length, inner_end = cols.inner_end, j, i
-    cdef int64_t bytes = round_up(n, LANES) * sizeof(real)
-    cdef const char *row = slice + cols.start * p.W.x_step
-    cdef const char *end = p.source.end
-    cdef const char *from_
-    cdef vec v = vzero() + constant
-    for j in range(n_rows):
-        table[j] = <const char *> band
-        i = first + j
-        if not 0 <= i < H:
-            i = boundary_index(i, H, p.H.boundary)
-        if i < 0:
-            fill_constant(band, length, constant)
-        else:
-            from_ = row + i * x_step
-            i = 0
-            while i < inner:
-                (<vec *> (band + i))[0] = v
-                i += LANES
-            if from_ + bytes <= end:
-                i = 0
-                while i < n:
-                    (<vec *> (band + inner + i))[0] = (<const vec *> (from_ + i * sizeof(real)))[0]
-                    i += LANES
-            else:
-                copy_reals(band + inner, <const real *> from_, n)
-            i = inner_end
-            while i < length:
-                (<vec *> (band + i))[0] = v
-                i += LANES
-        band += pitch
-
-
 cdef void name_rows(const RowPlan *q, const RowUnit *u, char *workspace) noexcept nogil:
     """The table of input rows, every row starting where column x0's first tap reads."""
     cdef const Problem *p = q.p
@@ -246,27 +203,19 @@ cdef void name_rows(const RowPlan *q, const RowUnit *u, char *workspace) noexcep
     cdef int64_t c, kz, j, px, n_rows = (u.rows - 1) * p.H.s + (p.H.k - 1) * p.H.d + 1
     cdef int64_t first = u.y0 * p.H.s - p.H.before
     cdef int64_t shift = (u.x0 - p.W.before * p.interleave) * sizeof(real)
-    cdef real constant
-    for c in range(p.C):
-        constant = p.constant[(u.channel * p.C + c) % p.x_parts]
+    for c in range(u.channel * p.C, (u.channel + 1) * p.C):
         for kz in range(p.outer_taps):
-            slice = input_slice(p, u.n, u.channel * p.C + c, u.z, kz)
-            if slice != NULL and not u.in_place and q.fx.count == 1 and is_plain(p, maps):
-                fill_plain_rows(p, maps, slice, first, n_rows, band, q.pitch, table, constant)
-                band += n_rows * q.pitch
-                table += q.in_rows
-                continue
-            for j in range(n_rows):
-                row = input_row(p, slice, first + j)
-                if not u.in_place:
-                    for px in range(q.fx.count):
-                        fill_row(&p.source, &maps[px], band + px * q.pitch, row, p.W.x_step, constant)
-                    table[j] = <const char *> band
-                    band += q.fx.count * q.pitch
-                elif row == NULL:
-                    table[j] = <const char *> band
-                else:
-                    table[j] = row + shift
+            slice = input_slice(p, u.n, c, u.z, kz)
+            if u.in_place:
+                for j in range(n_rows):
+                    row = input_row(p, slice, first + j)
+                    table[j] = row + shift if row != NULL else <const char *> band
+            else:
+                for j in range(n_rows):
+                    table[j] = <const char *> (band + j * q.pitch)
+                for px in range(q.fx.count):
+                    fill_rows(p, &maps[px], slice, first, 1, n_rows, band, q.pitch, p.constant[c % p.x_parts])
+                    band += q.in_rows * q.pitch
             table += q.in_rows
     for j in range(4 * p.H.d):       # tiles prefetch rows that lie this far ahead
         table[j] = <const char *> workspace
