@@ -427,7 +427,6 @@ def layer_boundary(padding_mode):
 def one_of(value, name, choices):
     if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}; got {value!r}")
-    return value
 
 
 def convolution_arrays(input, weight, bias, ndim, groups):
@@ -510,7 +509,6 @@ def output_array(out, shape):
         raise ValueError("out must be writable, got a read-only array")
     if out.dtype.char not in _IMAGE_DTYPES:
         raise TypeError(f"out must be an array of numbers of up to 64 bits, got dtype {out.dtype}")
-    return out
 
 
 def output_cast(result, dtype, name):

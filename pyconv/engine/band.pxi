@@ -219,25 +219,18 @@ cdef inline void fill_row(const Source *source, const ColumnMap *cols, real *to,
     """One band row. row: the input row's first sample, or NULL where the whole row is the constant.
 
     It may write up to a vector past the row, so rows are filled in ascending order."""
-    cdef int64_t n = cols.inner_end - cols.inner, step = cols.step * stride, i = 0
+    cdef int64_t n = cols.inner_end - cols.inner, step = cols.step * stride
     cdef const char *inner = row + cols.start * stride
     cdef real *at = to + cols.inner
-    cdef bint beyond                 # whole vectors may be read and written, past the row's end
     if row == NULL or n == 0:
         fill_constant(to, cols.length, constant)
         if row == NULL:
             return
     elif source.plain and source.code == REAL_CODE and (step == sizeof(real) or step == 2 * sizeof(real)):
-        beyond = inner + (round_up(n, LANES) + LANES) * step <= source.end
         if cols.inner > 0:
             fill_constant(to, cols.inner, constant)
         if step != sizeof(real):
-            copy_every_second(at, <const real *> inner, n, beyond)
-        elif beyond:
-            while i < n:
-                (<vec *> (at + i))[0] = (<const vec *> inner)[0]
-                inner += sizeof(vec)
-                i += LANES
+            copy_every_second(at, <const real *> inner, n, False)
         else:
             copy_reals(at, <const real *> inner, n)
         if cols.inner_end < cols.length:
