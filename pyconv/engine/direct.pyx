@@ -22,6 +22,8 @@ cdef extern from "vector.h" nogil:
     uint64_t real_to_uint64(real)
     void swap_bytes(char *, int64_t)
     void copy_reals(real *, const real *, int64_t)
+    void fill_mask(real *, int64_t, int64_t, int64_t, int64_t)
+    void copy_masked(real *, const real *, const real *, int64_t, real)
     void copy_every_second(real *, const real *, int64_t, bint)
     double monotonic_seconds()
     int64_t fetch_add(int64_t *, int64_t)
@@ -189,6 +191,30 @@ cdef void fill_rows(const Problem *p, const ColumnMap *cols, const char *slice, 
         band += pitch
 
 
+cdef bint fill_flat(const Problem *p, const ColumnMap *cols, const real *mask, const char *slice, int64_t first,
+                    int64_t n_rows, real *band, int64_t pitch, real constant) noexcept nogil:
+    """fill_rows as one line, for rows that follow one another in the input as in the band: the line lies aside by some
+    columns, and the mask puts the constant where one row ends and the next begins. False: it would reach past the input.
+    """
+    cdef int64_t top = 0, bottom = 0, n
+    cdef const char *from_ = NULL
+    if slice != NULL:
+        top = min(max(-first, 0), n_rows)
+        bottom = min(max(p.H.n - first, top), n_rows)
+    n = (bottom - top) * pitch
+    if n > 0:
+        from_ = slice + (first + top) * p.H.x_step + (cols.start - cols.inner) * <int64_t> sizeof(real)
+        if from_ < p.x or from_ + round_up(n, LANES) * sizeof(real) > p.source.end:
+            return False
+    fill_constant(band, top * pitch, constant)
+    if cols.inner < cols.inner_end:
+        copy_masked(band + top * pitch, <const real *> from_, mask, n, constant)
+    else:
+        fill_constant(band + top * pitch, n, constant)
+    fill_constant(band + bottom * pitch, (n_rows - bottom) * pitch, constant)
+    return True
+
+
 cdef inline char *output_slice(const Problem *p, int64_t n, int64_t channel, int64_t z) noexcept nogil:
     cdef char *slice = p.y + batch_offset(p, n, p.y_batch) + channel * p.y_channel
     cdef int a
@@ -208,7 +234,7 @@ cdef inline int64_t round_up(int64_t a, int64_t b) noexcept nogil:
 
 # ---------------------------------------------------------------- stride phases
 
-cdef struct Phases:                  # the residues modulo the stride that the taps of an axis have
+cdef struct Phases:                  # the residues modulo the stride that the taps of an axis have, or one a tap
     int64_t count
     int64_t *residue                 # of each phase
     int64_t *of_tap                  # each tap's phase
@@ -216,7 +242,8 @@ cdef struct Phases:                  # the residues modulo the stride that the t
     int64_t reach                    # the largest shift
 
 
-cdef bint find_phases(Phases *f, int64_t k, int64_t s, int64_t d) noexcept nogil:
+cdef bint find_phases(Phases *f, int64_t k, int64_t s, int64_t d, bint own) noexcept nogil:
+    """own: every tap has a phase of its own."""
     cdef int64_t t, i, r
     f.residue = <int64_t *> malloc(3 * k * sizeof(int64_t))
     if f.residue == NULL:
@@ -224,6 +251,11 @@ cdef bint find_phases(Phases *f, int64_t k, int64_t s, int64_t d) noexcept nogil
     f.of_tap = f.residue + k
     f.shift = f.of_tap + k
     f.count = 0
+    if own:
+        for t in range(k):
+            f.residue[t], f.of_tap[t], f.shift[t] = t * d, t, 0
+        f.count, f.reach = k, 0
+        return True
     for t in range(k):
         r = t * d % s
         i = 0

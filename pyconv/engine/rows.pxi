@@ -48,7 +48,7 @@ cdef int plan_rows(RowPlan *q, Problem *p, bint skip_zeros, int workers) noexcep
     memset(q, 0, sizeof(RowPlan))
     q.p = p
     q.n_outer = p.C * p.outer_taps
-    if not find_phases(&q.fx, p.W.k, p.W.s, p.W.d * p.interleave):
+    if not find_phases(&q.fx, p.W.k, p.W.s, p.W.d * p.interleave, False):
         return NO_MEMORY
     if p.N * p.groups * p.outer_size * p.H.on * p.W.on == 0:
         return PLANNED

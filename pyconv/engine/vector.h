@@ -120,6 +120,31 @@ PYCONV_INLINE void copy_every_second(real *to, const real *from, int64_t n, int 
     for (; i < n; i++) to[i] = from[2 * i];
 }
 
+/* Masks: reals of all bits set or none. A line of n reals, in periods of `period`, of which first to end - 1 are set. */
+#if defined(PYCONV_F32)
+typedef int32_t mask_bits;
+#else
+typedef int64_t mask_bits;
+#endif
+typedef mask_bits mask_vec __attribute__((vector_size(PYCONV_VECTOR_BYTES), aligned(sizeof(real)), may_alias));
+
+PYCONV_INLINE void fill_mask(real *mask, int64_t n, int64_t period, int64_t first, int64_t end) {
+    mask_bits *bits = (mask_bits *)mask;
+    for (int64_t i = 0, j = 0; i < n; i++) {
+        bits[i] = j >= first && j < end ? -1 : 0;
+        if (++j == period) j = 0;
+    }
+}
+
+/* n reals, and what is left of the last vector: from[i], or the constant where the mask is not set. */
+PYCONV_INLINE void copy_masked(real *to, const real *from, const real *mask, int64_t n, real constant) {
+    vec c = vzero() + constant;
+    for (int64_t i = 0; i < n; i += PYCONV_LANES) {
+        mask_vec m = *(const mask_vec *)(mask + i), v = *(const mask_vec *)(from + i);
+        *(mask_vec *)(to + i) = (v & m) | ((mask_vec)c & ~m);
+    }
+}
+
 /* The empty assembly makes a value opaque: the compiler forgets where it came from. */
 #if defined(__x86_64__) && defined(__AVX512F__)
 #define PYCONV_OPAQUE(v) __asm__("" : "+v"(v))
