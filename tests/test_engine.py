@@ -1,8 +1,11 @@
 """The engine below the public functions: its two plans, its threads, and what once went wrong there."""
 
+import cases
 import numpy as np
 import oracle
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import pyconv
 from pyconv import engine
@@ -82,3 +85,56 @@ def test_negative_padding_leaves_samples_out():
         engine.correlate(x, w, None, whole, 0, *arguments, (1, 1), (boundary,) * 2, 0.0, 1)
         engine.correlate(x, w, None, part, 0, *arguments, (1 - 14, 1), (boundary,) * 2, 0.0, 1)
         oracle.assert_same_bits(part, whole[:, 14:])
+
+
+@given(data=st.data())
+def test_many_output_channels(data):
+    # So many that every tap has a phase of its own in the band, and a unit holds several small maps.
+    draw = lambda low, high: data.draw(st.integers(low, high))  # noqa: E731
+    ndim = draw(1, 3)
+    size = [draw(1, (40, 14, 6)[ndim - 1]) for _ in range(ndim)]
+    kernel = [draw(1, 4) for _ in range(ndim)]
+    dilation = [draw(1, 5) for _ in range(ndim)]
+    padding = [
+        (max(0, d * (k - 1) + 1 - n) + draw(0, 3), draw(0, 3)) for n, k, d in zip(size, kernel, dilation, strict=True)
+    ]
+    if data.draw(st.booleans()):        # an output as large as the input, whose maps are copied as one line
+        padding = [(d * (k - 1) // 2, d * (k - 1) - d * (k - 1) // 2) for k, d in zip(kernel, dilation, strict=True)]
+    stride = data.draw(st.sampled_from([(1,) * ndim, (2,) * ndim, (1, 2, 3)[:ndim]]))
+    groups = data.draw(st.sampled_from([1, 1, 2]))
+    x = integers((draw(1, 9), groups * draw(1, 5), *size), seed=draw(0, 99))
+    w = integers((groups * draw(48, 70), x.shape[1] // groups, *kernel), seed=1)
+    boundary = data.draw(st.sampled_from(list(engine.BOUNDARIES)))
+    keywords = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    expected = oracle.correlate(x, w, np.arange(w.shape[0]), boundary=boundary, **keywords)
+    if boundary == "constant" and data.draw(st.booleans()):
+        x = cases.guarded(x, data.draw(st.sampled_from(["start", "end"])))
+    out = np.empty(expected.shape, np.float32)
+    if data.draw(st.booleans()):
+        out = np.empty((*out.shape[:-1], out.shape[-1] + 1), np.float32)[..., :-1]
+    convolve = (pyconv.conv1d, pyconv.conv2d, pyconv.conv3d)[ndim - 1]
+    workers = draw(1, 3)
+    convolve(x, w, np.arange(w.shape[0]), padding_mode=boundary, out=out, workers=workers, **keywords)
+    oracle.assert_same_values(out, expected)
+
+
+@pytest.mark.parametrize("boundary", ["constant", "symmetric"])
+def test_maps_copied_as_one_line_stay_inside_the_input(boundary):
+    x, w = integers((3, 2, 7, 7)), integers((64, 2, 3, 3), seed=1)
+    expected = oracle.correlate(x, w, padding=1, boundary=boundary)
+    for side in ("start", "end"):
+        oracle.assert_same_values(pyconv.conv2d(cases.guarded(x, side), w, padding=1, padding_mode=boundary), expected)
+
+
+@pytest.mark.parametrize("columns", [1, 15, 16, 17, 49, 63, 65, 196, 400, 401])
+@pytest.mark.parametrize("channels", [3, 700])
+def test_one_by_one_kernels_in_place(columns, channels):
+    # The last vectors end where the input does, over sums that were computed already.
+    w = integers((11, channels, 1), seed=1)
+    for n in (1, 3):
+        x = integers((n, channels, columns))
+        expected = oracle.correlate(x, w, np.arange(11))
+        for side in ("start", "end"):
+            for workers in (1, 2):
+                y = pyconv.conv1d(cases.guarded(x, side), w, np.arange(11), workers=workers)
+                oracle.assert_same_values(y, expected)

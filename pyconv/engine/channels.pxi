@@ -5,9 +5,9 @@
 # along W: rows at a common pitch, map after map, so that the output's rows lie one after the other and a tile runs
 # across their ends; sums that belong to no output column are not stored.
 #
-# Along an axis the phases are the residues modulo the stride that its taps have, shared by all taps of a residue. Or every
-# tap has a phase of its own: more is copied, but the band then has no row or column that only some taps read, so nothing
-# is computed in vain. This pays where many output channels use the copy and rows are short or taps far apart.
+# Along an axis the phases are the residues modulo the stride that its taps have, shared by all taps of a residue. Or
+# every tap has a phase of its own: more is copied, but the band then has no row or column that only some taps read, so
+# nothing is computed in vain. This pays where many output channels use the copy and rows are short or taps far apart.
 
 cdef double CYCLES_TO_COPY = 0.25    # a real into the band
 cdef double CYCLES_TO_COPY_FLAT = 0.2      # the same, where whole planes are copied as one line

@@ -194,7 +194,7 @@ cdef void fill_rows(const Problem *p, const ColumnMap *cols, const char *slice, 
 cdef bint fill_flat(const Problem *p, const ColumnMap *cols, const real *mask, const char *slice, int64_t first,
                     int64_t n_rows, real *band, int64_t pitch, real constant) noexcept nogil:
     """fill_rows as one line, for rows that follow one another in the input as in the band: the line lies aside by some
-    columns, and the mask puts the constant where one row ends and the next begins. False: it would reach past the input.
+    columns, and the mask puts the constant where one row ends and the next begins. False: that reaches past the input.
     """
     cdef int64_t top = 0, bottom = 0, n
     cdef const char *from_ = NULL
