@@ -136,11 +136,11 @@ def filter_weights(weights):
     """`weights` as an array of int64, float64 or complex128."""
     weights = _array(weights, "weights")
     if weights.dtype.kind == "c":
-        return weights.astype(np.complex128)
-    if np.can_cast(weights.dtype, np.int64):
-        return weights.astype(np.int64)
+        return weights.astype(np.complex128, copy=False)
+    if weights.dtype.kind != "f" and np.can_cast(weights.dtype, np.int64):
+        return weights.astype(np.int64, copy=False)
     try:
-        return weights.astype(np.float64)
+        return weights.astype(np.float64, copy=False)
     except (TypeError, ValueError) as error:
         raise type(error)(f"weights must be numbers, got an array of dtype {weights.dtype}: {error}") from None
 
@@ -155,16 +155,14 @@ def filter_weights_1d(weights):
     return weights
 
 
-def filter_kernel(weights, axes, ndim):
-    """Weights of any number of axes: the kernel's must be as many as the filter's."""
-    weights = filter_weights(weights)
-    if weights.ndim != len(axes) or weights.size == 0:
+def filter_kernel(shape, axes, ndim):
+    """A kernel's axes must be as many as the filter's."""
+    if len(shape) != len(axes) or 0 in shape:
         how = "input" if len(axes) == ndim else f"axes={axes}"
         raise FilterArgumentError(
             f"weights must have one axis, not empty, for each of the {len(axes)} axes that {how} has, got shape "
-            f"{weights.shape}; name the axes to filter with axes=, or insert axes with weights[None]"
+            f"{shape}; name the axes to filter with axes=, or insert axes with weights[None]"
         )
-    return weights
 
 
 def image_axes(ndim, channel_axis):
@@ -429,45 +427,41 @@ def one_of(value, name, choices):
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}; got {value!r}")
 
 
-def convolution_arrays(input, weight, bias, ndim, groups):
-    """input, weight, bias as arrays whose shapes belong together."""
-    input = numeric_array(input, "input")
-    weight = numeric_array(weight, "weight")
+def convolution_shapes(input, weight, bias, ndim, groups):
+    """That these shapes belong together; returns groups."""
     letters = "DHW"[-ndim:]
-    if weight.ndim != ndim + 2:
+    if len(weight) != ndim + 2:
         kernel = " x ".join(f"k{c}".lower() for c in letters)
         hint = ""
-        if weight.ndim == ndim + 1:
+        if len(weight) == ndim + 1:
             hint = "; for one output channel pass weight[None]"
-        elif weight.ndim == ndim:
+        elif len(weight) == ndim:
             hint = "; for one input and one output channel pass weight[None, None]"
         raise ValueError(f"weight must have {ndim + 2} axes (out_channels, in_channels / groups, {kernel}), "
-                         f"got shape {weight.shape}{hint}")
-    if input.ndim not in (ndim + 1, ndim + 2):
+                         f"got shape {weight}{hint}")
+    if len(input) not in (ndim + 1, ndim + 2):
         hint = ""
-        if input.ndim == ndim:
+        if len(input) == ndim:
             hint = "; for one channel pass input[None]"
-        elif 3 <= input.ndim <= 5:
-            hint = f"; conv{input.ndim - 2}d takes {input.ndim} axes"
+        elif 3 <= len(input) <= 5:
+            hint = f"; conv{len(input) - 2}d takes {len(input)} axes"
         raise ValueError(f"input must have {ndim + 2} axes (N, C, {', '.join(letters)}), or {ndim + 1} without the "
-                         f"batch, got shape {input.shape}{hint}")
+                         f"batch, got shape {input}{hint}")
     groups = integer(groups, "groups", minimum=1)
-    channels = input.shape[-ndim - 1]
-    if channels % groups or weight.shape[0] % groups:
+    channels = input[-ndim - 1]
+    if channels % groups or weight[0] % groups:
         raise ValueError(f"groups must divide the channels of input and weight: groups={groups}, input has {channels} "
-                         f"channels (shape {input.shape}), weight {weight.shape[0]} (shape {weight.shape})")
-    if channels != weight.shape[1] * groups:
-        raise ValueError(f"weight must have as many input channels as input: weight of shape {weight.shape} with "
-                         f"groups={groups} takes {weight.shape[1] * groups} channels, input of shape {input.shape} has "
+                         f"channels (shape {input}), weight {weight[0]} (shape {weight})")
+    if channels != weight[1] * groups:
+        raise ValueError(f"weight must have as many input channels as input: weight of shape {weight} with "
+                         f"groups={groups} takes {weight[1] * groups} channels, input of shape {input} has "
                          f"{channels}")
-    if 0 in weight.shape[2:]:
-        raise ValueError(f"weight must have no empty kernel axis, got shape {weight.shape}")
-    if bias is not None:
-        bias = numeric_array(bias, "bias")
-        if bias.shape != weight.shape[:1]:
-            raise ValueError(f"bias must have one value for each of the {weight.shape[0]} output channels, got shape "
-                             f"{bias.shape} for weight of shape {weight.shape}")
-    return input, weight, bias, groups
+    if 0 in weight[2:]:
+        raise ValueError(f"weight must have no empty kernel axis, got shape {weight}")
+    if bias is not None and bias != weight[:1]:
+        raise ValueError(f"bias must have one value for each of the {weight[0]} output channels, got shape {bias} for "
+                         f"weight of shape {weight}")
+    return groups
 
 
 def matrices(x, k):
@@ -527,10 +521,10 @@ def result_dtype(dtype):
 
 
 def constant(value, complex_too):
-    if isinstance(value, (str, bytes)) or np.ndim(value) != 0:
-        raise TypeError(f"padding_value must be a number, got {value!r}")
     if type(value) in (int, float):
         return value
+    if isinstance(value, (str, bytes)) or np.ndim(value) != 0:
+        raise TypeError(f"padding_value must be a number, got {value!r}")
     if isinstance(value, numbers.Complex) and not isinstance(value, numbers.Real):
         if not complex_too:
             raise TypeError(f"padding_value must be real where input and weight are, got {value!r}")

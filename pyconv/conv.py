@@ -1,4 +1,5 @@
 """Cross-correlation of images and feature maps: corr2d, conv1d, conv2d, conv3d."""
+import functools
 import math
 
 import numpy as np
@@ -198,31 +199,29 @@ def _convolve(ndim, input, weight, bias, stride, padding, dilation, groups, padd
               method, overflow, workers, matrices=False):
     """conv{ndim}d; with `matrices`, input and weight are two 2-D arrays with the axes of one channel put before them,
     and `out` is 2-D."""
-    x, w, bias, groups = _check.convolution_arrays(input, weight, bias, ndim, groups)
-    n, k = x.shape[-ndim:], w.shape[2:]
-    stride = _check.per_axis(stride, "stride", ndim, minimum=1)
-    dilation = _check.per_axis(dilation, "dilation", ndim, minimum=1)
-    sides = geometry.normalize_padding(padding, n, k, stride, dilation)
-    boundary = _check.layer_boundary(padding_mode)
-    _check.boundary_has_samples(n, sides, boundary, "input")
+    x, w = _check.numeric_array(input, "input"), _check.numeric_array(weight, "weight")
+    bias = None if bias is None else _check.numeric_array(bias, "bias")
+    plain = type(stride) is type(padding) is type(dilation) is type(groups) is int and type(padding_mode) is str
+    settle = _settle_once if plain else _settle
+    shape, groups, stride, dilation, sides, boundary, nbatch, computed, result = settle(
+        ndim, x.shape, w.shape, None if bias is None else bias.shape, x.dtype, w.dtype,
+        None if bias is None else bias.dtype, stride, padding, dilation, groups, padding_mode,
+        None if dtype is None else _check.result_dtype(dtype))
     _check.one_of(method, "method", _METHODS)
     _check.one_of(overflow, "overflow", _OVERFLOWS)
     workers = resolve_workers(workers)
-    shape = _check.output_shape(
-        (*x.shape[:-ndim - 1], w.shape[0], *geometry.convolution_size(n, k, stride, sides, dilation)))
-    computed, result = _result_dtypes(x, w, bias, dtype)
     value = _check.constant(padding_value, result.kind == "c") if boundary == "constant" else 0
     if out is not None:
         _check.output_array(out, shape[1:] if matrices else shape)
-        _check.output_cast(result, out.dtype, "out")
+        if out.dtype != result:
+            _check.output_cast(result, out.dtype, "out")
         if np.may_share_memory(out, x):
             x = x.copy()
         if matrices:
             out = out[None]
 
-    before = tuple(side[0] for side in sides)
+    before = tuple([side[0] for side in sides])
     boundary = (engine.BOUNDARIES[boundary],) * ndim
-    nbatch = x.ndim - ndim - 1
 
     def compute(computed, out):
         """The convolution in the dtype `computed`, stored into `out`."""
@@ -231,8 +230,8 @@ def _convolve(ndim, input, weight, bias, stride, padding, dilation, groups, padd
         if weights.shape[1] == 0 or out.size == 0:
             out[...] = 0 if biases is None else biases.reshape(-1, *(1,) * ndim)
         elif method == "im2col":
-            patches = unfold(x.astype(np.result_type(computed, x) if x.dtype.kind == "c" else computed, copy=False), k,
-                             dilation, sides, stride, padding_mode=padding_mode, padding_value=value)
+            patches = unfold(x.astype(np.result_type(computed, x) if x.dtype.kind == "c" else computed, copy=False),
+                             w.shape[2:], dilation, sides, stride, padding_mode=padding_mode, padding_value=value)
             flat = np.empty((*shape[:-ndim], patches.shape[-1]), out.dtype)
             _multiply(weights, patches, biases, flat, nbatch, groups, workers)
             out[...] = flat.reshape(shape)
@@ -244,6 +243,29 @@ def _convolve(ndim, input, weight, bias, stride, padding, dilation, groups, padd
     if computed == _INT64:
         return _exact_integers(x, w, bias, _check.integer_constant(value), shape, result, out, overflow, compute)
     return compute(computed, np.empty(shape, result) if out is None else out)
+
+
+def _settle(ndim, input, weight, bias, input_dtype, weight_dtype, bias_dtype, stride, padding, dilation, groups,
+            padding_mode, dtype):
+    """All that follows from shapes (`input`, `weight`, `bias`), dtypes and settings: the output's shape; groups,
+    stride, dilation, (before, after) and boundary in their one form; the batch axes; the dtypes computed in and
+    returned."""
+    groups = _check.convolution_shapes(input, weight, bias, ndim, groups)
+    n, k = input[-ndim:], weight[2:]
+    stride = _check.per_axis(stride, "stride", ndim, minimum=1)
+    dilation = _check.per_axis(dilation, "dilation", ndim, minimum=1)
+    sides = geometry.normalize_padding(padding, n, k, stride, dilation)
+    boundary = _check.layer_boundary(padding_mode)
+    _check.boundary_has_samples(n, sides, boundary, "input")
+    shape = _check.output_shape(
+        (*input[:-ndim - 1], weight[0], *geometry.convolution_size(n, k, stride, sides, dilation)))
+    return (shape, groups, stride, dilation, sides, boundary, len(input) - ndim - 1,
+            *_result_dtypes(input_dtype, weight_dtype, bias_dtype, dtype))
+
+
+# Checked once for each combination: else the checks of a call take as long as a small image. Only called with plain
+# ints, since True or 1.0, which are refused, would pass for a 1 that was checked before.
+_settle_once = functools.lru_cache(maxsize=512)(_settle)
 
 
 def _multiply(weights, patches, bias, out, nbatch, groups, workers):
@@ -272,19 +294,18 @@ def _in_dtype(a, computed, out):
     return a.copy() if np.may_share_memory(a, out) or not a.flags.aligned else a
 
 
-def _result_dtypes(x, w, bias, dtype):
-    """(the dtype computed in, the result's)"""
-    arrays = (x, w) if bias is None else (x, w, bias)
-    if all(a.dtype.kind in "biu" for a in arrays):
+def _result_dtypes(x, w, bias, wanted):
+    """(the dtype computed in, the result's), from the arguments' dtypes."""
+    dtypes = (x, w) if bias is None else (x, w, bias)
+    if all(dtype.kind in "biu" for dtype in dtypes):
         result = _INT64
-    elif x.dtype.kind in "fc":
-        result = x.dtype.newbyteorder("=")
-        if result.kind == "f" and any(a.dtype.kind == "c" for a in arrays):
+    elif x.kind in "fc":
+        result = x.newbyteorder("=")
+        if result.kind == "f" and any(dtype.kind == "c" for dtype in dtypes):
             result = np.result_type(result, np.complex64)
     else:
-        result = np.result_type(*(a.dtype for a in arrays))
-    if dtype is not None:
-        wanted = _check.result_dtype(dtype)
+        result = np.result_type(*dtypes)
+    if wanted is not None:
         _check.output_cast(result, wanted, "dtype")
         result = wanted.newbyteorder("=")
     if result.kind in "iu":

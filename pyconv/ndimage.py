@@ -32,6 +32,7 @@ scipy.ndimage that are not here (``label``, ``zoom``, ...) come from SciPy, if i
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -790,34 +791,46 @@ class _Pass(NamedTuple):
 
 def _correlate(input, weights, output, mode, cval, origin, axes, channel_axis, precision, workers, *, convolution):
     image = _check.image(input)
-    image_axes = _check.image_axes(image.ndim, channel_axis)
-    axes = _check.filter_axes(axes, len(image_axes))
-    weights = _check.filter_kernel(weights, axes, len(image_axes))
-    origins = _check.one_an_axis(origin, "origin", len(axes))
-    boundary = _check.image_boundary(mode)
+    weights = _check.filter_weights(weights)
+    plain = axes is None and type(mode) is str and type(origin) is int and type(channel_axis) in (int, type(None))
+    place = _place_kernel_once if plain else _place_kernel
+    shape, before, boundary = place(image.ndim, weights.shape, mode, origin, axes, channel_axis, convolution)
     cval = _check.image_cval(cval, image.dtype, weights.dtype)
     widen = _check.filter_precision(precision)
     workers = resolve_workers(workers)
-    # SciPy lays the kernel's axes along the image's in ascending order, also where `axes` has another one;
-    # origins follow `axes`, but only where it leaves an axis out.
-    ascending = sorted(axes)
-    if len(axes) < len(image_axes):
-        origins = [origins[axes.index(axis)] for axis in ascending]
-    before = [0] * image.ndim
-    shape = [1] * image.ndim
-    for axis, k, axis_origin in zip(ascending, weights.shape, origins, strict=True):
-        if convolution:
-            # The middle of the turned kernel: one further for an even number of weights.
-            axis_origin = -_check.integer(axis_origin, "origin") - (k % 2 == 0)
-        before[image_axes[axis]] = k // 2 + _check.filter_origin(axis_origin, k)
-        shape[image_axes[axis]] = k
     if convolution:
         weights = np.flip(weights)
     elif weights.dtype.kind == "c":
         weights = weights.conj()
     output = _check.filter_output(output, image, "c" in image.dtype.kind + weights.dtype.kind, promote=True)
-    sweep = _Pass(weights.reshape(shape), tuple(before), (boundary,) * image.ndim, one_dimensional=False)
+    sweep = _Pass(weights.reshape(shape), before, boundary, one_dimensional=False)
     return _filter(image, [sweep], cval, output, widen, workers)
+
+
+def _place_kernel(ndim, kernel, mode, origin, axes, channel_axis, convolution):
+    """The shape that a kernel of shape `kernel` has over all axes of the array, and its padding and boundaries."""
+    image_axes = _check.image_axes(ndim, channel_axis)
+    axes = _check.filter_axes(axes, len(image_axes))
+    _check.filter_kernel(kernel, axes, len(image_axes))
+    origins = _check.one_an_axis(origin, "origin", len(axes))
+    boundary = _check.image_boundary(mode)
+    # SciPy lays the kernel's axes along the image's in ascending order, also where `axes` has another one;
+    # origins follow `axes`, but only where it leaves an axis out.
+    ascending = sorted(axes)
+    if len(axes) < len(image_axes):
+        origins = [origins[axes.index(axis)] for axis in ascending]
+    before, shape = [0] * ndim, [1] * ndim
+    for axis, k, axis_origin in zip(ascending, kernel, origins, strict=True):
+        if convolution:
+            # The middle of the turned kernel: one further for an even number of weights.
+            axis_origin = -_check.integer(axis_origin, "origin") - (k % 2 == 0)
+        before[image_axes[axis]] = k // 2 + _check.filter_origin(axis_origin, k)
+        shape[image_axes[axis]] = k
+    return tuple(shape), tuple(before), (boundary,) * ndim
+
+
+# Only called with plain ints: True or 1.0, which are refused, would pass for a 1 that was checked before.
+_place_kernel_once = functools.lru_cache(maxsize=512)(_place_kernel)
 
 
 def _correlate1d(input, weights, axis, output, mode, cval, origin, channel_axis, precision, workers, *, convolution):
@@ -986,9 +999,12 @@ def _apply(image, sweep: _Pass, cval, output, widen: bool, workers: int) -> None
         and image.shape[spatial - 1] == output.shape[spatial - 1] < _LONG_ENOUGH
     ):
         spatial -= 1
-    axes = (*range(spatial, ndim), *range(spatial))
-    one_channel = (*(slice(None),) * (ndim - spatial), np.newaxis)
-    x, y = image.transpose(axes)[one_channel], output.transpose(axes)[one_channel]
+    if spatial == ndim:
+        x, y = image[np.newaxis], output[np.newaxis]
+    else:
+        axes = (*range(spatial, ndim), *range(spatial))
+        one_channel = (*(slice(None),) * (ndim - spatial), np.newaxis)
+        x, y = image.transpose(axes)[one_channel], output.transpose(axes)[one_channel]
     w = np.ascontiguousarray(weights.reshape(1, 1, *weights.shape[:spatial]), dtype)
     pairs = 0
     if ordered and sweep.one_dimensional and w.size > 1:
@@ -1036,10 +1052,16 @@ def _arithmetic(image: np.dtype, sweep: _Pass, cval, output: np.dtype, widen: bo
     if image.kind in "iu" or widen:
         dtype = np.dtype(np.float64)
     else:
-        dtype = np.finfo(np.promote_types(np.promote_types(image, output), np.float32)).dtype
+        dtype = _floating(image, output)
     if sweep.weights.dtype.kind == "c":
         dtype = np.promote_types(dtype, np.complex64)
     return dtype, False
+
+
+@functools.cache
+def _floating(image: np.dtype, output: np.dtype) -> np.dtype:
+    """The real dtype in which sums of an image are taken that are no integers."""
+    return np.finfo(np.promote_types(np.promote_types(image, output), np.float32)).dtype
 
 
 def _integral(weights: NDArray) -> bool:

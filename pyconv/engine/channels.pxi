@@ -46,7 +46,7 @@ cdef struct ChannelPlan:
     int64_t units
     double cycles                    # that the busiest thread is expected to take
     # a thread's workspace
-    int64_t at_sums, at_scratch, at_maps, at_masks, at_held, workspace
+    int64_t at_band, at_sums, at_scratch, at_maps, at_masks, workspace
     int64_t mask                     # reals of a mask
     int64_t lds                      # pitch of the partial sums
     bint in_place                    # one tap and evenly spaced reals: the band is the input itself
@@ -227,13 +227,13 @@ cdef bint plan_channels(ChannelPlan *q, Problem *p, int workers) noexcept nogil:
                 i += 1
     q.flat_y = p.y_direct and q.pitch == p.W.on and p.H.y_step == p.W.on * <int64_t> sizeof(real)
     q.lds = round_up(line_length(q), LANES) + MAX_NV * LANES
-    q.at_sums = round_up(sizeof(real) * (q.c_block * q.channel + MAX_NV * LANES), LINE)
+    q.at_band = LINE
+    q.at_sums = q.at_band + round_up(sizeof(real) * (q.c_block * q.channel + MAX_NV * LANES), LINE)
     q.at_scratch = q.at_sums
     if q.c_blocks > 1:
         q.at_scratch += round_up(sizeof(real) * q.o_block * q.lds, LINE)
     q.at_maps = q.at_scratch + sizeof(real) * MAX_R * MAX_NV * LANES
-    q.at_held = q.at_maps + q.fx.count * (sizeof(ColumnMap) + q.pitch * sizeof(int64_t))
-    q.at_masks = round_up(q.at_held + sizeof(int64_t), LINE)
+    q.at_masks = round_up(q.at_maps + q.fx.count * (sizeof(ColumnMap) + q.pitch * sizeof(int64_t)), LINE)
     q.workspace = q.at_masks
     if q.flat_x:
         q.mask = round_up(q.band_rows * q.pitch, LANES)
@@ -288,7 +288,7 @@ cdef void fill_channel_band(const ChannelPlan *q, const ChannelUnit *u, char *wo
     cdef int64_t c, kz, py, px, m, first
     for c in range(u.group * p.C + c0, u.group * p.C + c1):
         constant = p.constant[c % p.x_parts]
-        plane = <real *> workspace + (c - u.group * p.C - c0) * q.channel
+        plane = <real *> (workspace + q.at_band) + (c - u.group * p.C - c0) * q.channel
         for kz in range(p.outer_taps):
             for m in range(u.maps):
                 slices[m] = input_slice(p, (u.map + m) // p.outer_size, c, (u.map + m) % p.outer_size, kz)
@@ -388,7 +388,7 @@ cdef void run_tiles(const ChannelPlan *q, const ChannelUnit *u, char *workspace,
 cdef void run_channel_unit(const ChannelPlan *q, int64_t unit, char *workspace) noexcept nogil:
     cdef const Problem *p = q.p
     cdef ChannelUnit u
-    cdef int64_t *held = <int64_t *> (workspace + q.at_held)     # whose band the workspace holds
+    cdef int64_t *held = <int64_t *> workspace       # whose band the workspace holds
     cdef int64_t c0, c1, m, block = unit // q.o_blocks
     u.o0 = unit % q.o_blocks * q.o_block
     u.o1 = min(p.O, u.o0 + q.o_block)
@@ -426,5 +426,5 @@ cdef void run_channel_unit(const ChannelPlan *q, int64_t unit, char *workspace) 
             if q.c_blocks > 1 or held[0] != block:
                 fill_channel_band(q, &u, workspace, c0, c1)
                 held[0] = block
-            run_tiles(q, &u, workspace, workspace, q.channel * sizeof(real), c0, c1)
+            run_tiles(q, &u, workspace, workspace + q.at_band, q.channel * sizeof(real), c0, c1)
         c0 = c1

@@ -22,6 +22,7 @@ cdef extern from "vector.h" nogil:
     uint64_t real_to_uint64(real)
     void swap_bytes(char *, int64_t)
     void copy_reals(real *, const real *, int64_t)
+    void copy_narrow_rows(real *, int64_t, const char *, int64_t, int64_t, int64_t, int64_t, real)
     void fill_mask(real *, int64_t, int64_t, int64_t, int64_t)
     void copy_masked(real *, const real *, const real *, int64_t, real)
     void copy_every_second(real *, const real *, int64_t, bint)
@@ -63,6 +64,11 @@ cdef enum:
     LINE = 64                        # bytes of a cache line
 
 cdef double LARGEST_WORKSPACE = 2.0**46
+
+cdef enum:
+    NOTHING_HELD = -1                # in the header of a thread's workspace: the number of what its band holds
+
+ctypedef void (*RunUnit)(const void *plan, int64_t unit, char *workspace) noexcept nogil
 
 
 cdef struct Axis:                    # a spatial axis
@@ -147,6 +153,13 @@ cdef inline const char *input_row(const Problem *p, const char *slice, int64_t i
     return slice + i * p.H.x_step if i >= 0 else NULL
 
 
+cdef inline void fill_constant_rows(real *band, int64_t pitch, int64_t n_rows, int64_t length,
+                                    real constant) noexcept nogil:
+    cdef int64_t j
+    for j in range(n_rows):
+        fill_constant(band + j * pitch, length, constant)
+
+
 cdef void fill_rows(const Problem *p, const ColumnMap *cols, const char *slice, int64_t first, int64_t step,
                     int64_t n_rows, real *band, int64_t pitch, real constant) noexcept nogil:
     """n_rows band rows, `pitch` reals apart: the input rows first, first + step, ..."""
@@ -165,6 +178,16 @@ cdef void fill_rows(const Problem *p, const ColumnMap *cols, const char *slice, 
     # The same for reals between constants, with all that does not change in registers: where maps are small, or strides
     # part their rows, these copies are a tenth of all the time.
     first_column = slice + cols.start * p.W.x_step
+    if length <= 2 * LANES and column_step == sizeof(real) and step == 1:
+        j = min(max(-first, 0), n_rows)          # rows of the constant, before and behind those of the input
+        i = min(max(H - first, j), n_rows)
+        from_ = first_column - inner * <int64_t> sizeof(real) + (first + j) * x_step
+        if (j < i and (p.H.boundary == CONSTANT or i - j == n_rows) and x_step >= 0 and from_ >= p.x
+                and from_ + (i - j - 1) * x_step + 2 * sizeof(vec) <= p.source.end):
+            fill_constant_rows(band, pitch, j, length, constant)
+            copy_narrow_rows(band + j * pitch, pitch, from_, x_step, i - j, inner, inner_end, constant)
+            fill_constant_rows(band + i * pitch, pitch, n_rows - i, length, constant)
+            return
     for j in range(n_rows):
         i = first + j * step
         if not 0 <= i < H:
@@ -290,29 +313,25 @@ cdef void poll_signals(Problem *p, void *caught) noexcept nogil:
             p.cancelled = True
 
 
-cdef void run_units(Problem *p, ChannelPlan *channels, RowPlan *rows, int64_t units, char *workspace, bint calling,
+cdef void run_units(Problem *p, RunUnit run_unit, const void *plan, int64_t units, char *workspace, bint calling,
                     void *caught) noexcept nogil:
     """One thread's share: the next unit that no other thread has taken, until there are none."""
     cdef int64_t u = fetch_add(&p.next_unit, 1)
-    if channels != NULL:
-        (<int64_t *> (workspace + channels.at_held))[0] = -1
+    (<int64_t *> workspace)[0] = NOTHING_HELD
     while u < units and not p.cancelled:
-        if channels != NULL:
-            run_channel_unit(channels, u, workspace)
-        else:
-            run_row_unit(rows, u, workspace)
+        run_unit(plan, u, workspace)
         if calling:
             poll_signals(p, caught)
         u = fetch_add(&p.next_unit, 1)
 
 
-cdef void run(Problem *p, ChannelPlan *channels, RowPlan *rows, int64_t units, char *workspace, int64_t size,
-              int workers, void *caught) noexcept nogil:
+cdef void run(Problem *p, RunUnit run_unit, const void *plan, int64_t units, char *workspace, int64_t size, int workers,
+              void *caught) noexcept nogil:
     if workers == 1:
-        run_units(p, channels, rows, units, workspace, True, caught)
+        run_units(p, run_unit, plan, units, workspace, True, caught)
         return
     with parallel(num_threads=workers):
-        run_units(p, channels, rows, units, workspace + threadid() * size, threadid() == 0, caught)
+        run_units(p, run_unit, plan, units, workspace + threadid() * size, threadid() == 0, caught)
         fetch_add(&p.threads_done, 1)
         if threadid() == 0:
             await_threads(p, team_size())
@@ -428,40 +447,44 @@ cdef int execute(Problem *p, bint skip_zeros, int workers) except -1:
     """Plan, allocate the workspace, run."""
     cdef ChannelPlan channels
     cdef RowPlan rows
-    cdef int64_t units, size
     cdef int planned = plan_rows(&rows, p, skip_zeros, workers) if p.O == 1 else NOT_SUITED
     cdef bint by_rows = planned == PLANNED
-    cdef list caught = []
-    cdef char *workspace
     if planned == NO_MEMORY or not (by_rows or plan_channels(&channels, p, workers)):
         raise MemoryError("the workspace of this convolution does not fit in memory: its kernel reaches too far")
-    if by_rows:
-        units, size = rows.units, rows.workspace
-    else:
-        units, size = channels.units, channels.workspace
     try:
-        if units == 0:
-            return 0
-        if multiply_adds(p) < SERIAL_BELOW:
-            workers = 1
-        if workers > units:
-            workers = <int> units
-        size = round_up(size, LINE) + LINE
-        workspace = <char *> malloc(workers * size)
-        if workspace == NULL:
-            raise MemoryError(f"no memory for the workspace of {workers * size} bytes")
-        try:
-            p.last_poll = monotonic_seconds()
-            with nogil:
-                run(p, NULL if by_rows else &channels, &rows if by_rows else NULL, units, workspace, size, workers,
-                    <void *> caught)
-        finally:
-            free(workspace)
+        if by_rows:
+            execute_units(p, <RunUnit> run_row_unit, &rows, rows.units, rows.workspace, workers)
+        else:
+            execute_units(p, <RunUnit> run_channel_unit, &channels, channels.units, channels.workspace, workers)
     finally:
         if by_rows:
             free_rows(&rows)
         else:
             free_channels(&channels)
+    return 0
+
+
+cdef int execute_units(Problem *p, RunUnit run_unit, const void *plan, int64_t units, int64_t size,
+                       int workers) except -1:
+    """Run a plan's units, each thread with a workspace of `size` bytes whose first ones are its header."""
+    cdef list caught = []
+    cdef char *workspace
+    if units == 0:
+        return 0
+    if multiply_adds(p) < SERIAL_BELOW:
+        workers = 1
+    if workers > units:
+        workers = <int> units
+    size = round_up(size, LINE) + LINE
+    workspace = <char *> malloc(workers * size)
+    if workspace == NULL:
+        raise MemoryError(f"no memory for the workspace of {workers * size} bytes")
+    try:
+        p.last_poll = monotonic_seconds()
+        with nogil:
+            run(p, run_unit, plan, units, workspace, size, workers, <void *> caught)
+    finally:
+        free(workspace)
     if caught:
         raise caught[0]
     return 0

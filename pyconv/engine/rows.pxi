@@ -27,7 +27,7 @@ cdef struct RowPlan:
     int64_t *first_tap               # where each channel's list begins
     int64_t images, unit_images      # (image, output channel, outer output), and how many of them a unit takes
     int64_t units
-    int64_t at_table, at_scratch, at_maps, workspace
+    int64_t at_band, at_table, at_scratch, at_maps, workspace
 
 
 cdef bint has_zero_tap(const Problem *p, int64_t count) noexcept nogil:
@@ -118,8 +118,9 @@ cdef int plan_rows(RowPlan *q, Problem *p, bint skip_zeros, int workers) noexcep
     q.spill = (not whole and q.band_blocks == 1 and p.H.y_step == q.on * <int64_t> sizeof(real)
                and (q.R == 0 or p.H.d == 1))
     q.units = ceil_div(q.images, q.unit_images) * q.row_blocks * (q.col_blocks + q.band_blocks)
+    q.at_band = LINE
     q.at_table = sizeof(real) * ((q.n_outer * q.in_rows + 4 * ROW_NV) * q.pitch * phases + 2 * MAX_NV * LANES)
-    q.at_table = round_up(max(q.at_table, <int64_t> sizeof(real) * (2 * q.cols + reach_x + LANES)), LINE)
+    q.at_table = q.at_band + round_up(max(q.at_table, <int64_t> sizeof(real) * (2 * q.cols + reach_x + LANES)), LINE)
     q.at_scratch = round_up(q.at_table + (q.n_outer * q.in_rows + 4 * p.H.d) * sizeof(char *), LINE)
     q.at_maps = q.at_scratch + sizeof(real) * MAX_R * MAX_NV * LANES
     q.workspace = q.at_maps + phases * (sizeof(ColumnMap) + q.pitch * sizeof(int64_t))
@@ -174,7 +175,7 @@ cdef void map_unit(const RowPlan *q, const RowUnit *u, char *workspace) noexcept
     cdef int64_t *samples = <int64_t *> (maps + q.fx.count)
     cdef int64_t px, i, j
     if u.in_place:                   # so there is one part, and one constant
-        fill_constant(<real *> workspace, u.cols + q.fx.reach, p.constant[0])
+        fill_constant(<real *> (workspace + q.at_band), u.cols + q.fx.reach, p.constant[0])
         return
     if u.borders:
         maps.sample = samples
@@ -197,7 +198,7 @@ cdef void name_rows(const RowPlan *q, const RowUnit *u, char *workspace) noexcep
     cdef const Problem *p = q.p
     cdef const char **table = <const char **> (workspace + q.at_table)
     cdef const ColumnMap *maps = <const ColumnMap *> (workspace + q.at_maps)
-    cdef real *band = <real *> workspace
+    cdef real *band = <real *> (workspace + q.at_band)
     cdef const char *slice
     cdef const char *row
     cdef int64_t c, kz, j, px, n_rows = (u.rows - 1) * p.H.s + (p.H.k - 1) * p.H.d + 1
@@ -218,7 +219,7 @@ cdef void name_rows(const RowPlan *q, const RowUnit *u, char *workspace) noexcep
                     band += q.in_rows * q.pitch
             table += q.in_rows
     for j in range(4 * p.H.d):       # tiles prefetch rows that lie this far ahead
-        table[j] = <const char *> workspace
+        table[j] = workspace
 
 
 cdef void run_rows(const RowPlan *q, const RowUnit *u, int R, int64_t y, char *workspace) noexcept nogil:
@@ -323,6 +324,7 @@ cdef int64_t run_stacked(const RowPlan *q, const RowUnit *u, int64_t y, char *wo
     last: these are computed from what the band holds there, and dropped."""
     cdef const Problem *p = q.p
     cdef real *scratch = <real *> (workspace + q.at_scratch)
+    cdef char *out
     cdef int64_t n, r
     cdef int v = 0
     while v < 2 and 4 * ROW_WIDTHS[v + 1] >= u.rows - y:
@@ -331,8 +333,17 @@ cdef int64_t run_stacked(const RowPlan *q, const RowUnit *u, int64_t y, char *wo
     STACKED_TILES[v](4 * q.pitch * sizeof(real), u.table, y, q.n_outer, q.in_rows, p.H.k, p.W.k,
                      p.W.d * p.interleave * sizeof(real), p.w + u.channel * q.n_outer * p.H.k * p.W.k, u.bias, p.fused,
                      scratch)
-    for r in range(n):
-        store_row(q, u, u.y + (y + r) * p.H.y_step, 0, u.cols, scratch + r * LANES)
+    out = u.y + y * p.H.y_step
+    r = 0
+    if q.spill and p.y_direct:       # whole vectors, as long as later rows overwrite what they spill
+        while r < n and (u.rows - y - r) * u.cols >= LANES:
+            (<vec *> out)[0] = (<vec *> (scratch + r * LANES))[0]
+            out += p.H.y_step
+            r += 1
+    while r < n:
+        store_row(q, u, out, 0, u.cols, scratch + r * LANES)
+        out += p.H.y_step
+        r += 1
     return n
 
 

@@ -136,6 +136,23 @@ PYCONV_INLINE void fill_mask(real *mask, int64_t n, int64_t period, int64_t firs
     }
 }
 
+/* A row of two vectors: from[i] for first <= i < end, else the constant; then the same for the next rows. */
+PYCONV_INLINE void copy_narrow_rows(real *to, int64_t pitch, const char *from, int64_t step, int64_t n_rows, int64_t first,
+                                    int64_t end, real constant) {
+    vec c = vzero() + constant;
+    mask_vec m[2] = {{0}, {0}};
+    for (int v = 0; v < 2; v++)
+        for (int i = 0; i < PYCONV_LANES; i++) m[v][i] = -(v * PYCONV_LANES + i >= first && v * PYCONV_LANES + i < end);
+    mask_vec c0 = (mask_vec)c & ~m[0], c1 = (mask_vec)c & ~m[1];
+    for (int64_t j = 0; j < n_rows; j++) {
+        const mask_vec *row = (const mask_vec *)from;
+        ((mask_vec *)to)[0] = (row[0] & m[0]) | c0;
+        ((mask_vec *)to)[1] = (row[1] & m[1]) | c1;
+        from += step;
+        to += pitch;
+    }
+}
+
 /* n reals, and what is left of the last vector: from[i], or the constant where the mask is not set. */
 PYCONV_INLINE void copy_masked(real *to, const real *from, const real *mask, int64_t n, real constant) {
     vec c = vzero() + constant;
