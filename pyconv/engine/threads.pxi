@@ -1,0 +1,57 @@
+# Threads that take the units of a loop one after the other, as long as Ctrl-C does not end it.
+
+ctypedef void (*RunUnit)(const void *, int64_t, char *) noexcept nogil
+
+cdef struct Progress:
+    int64_t next_unit, threads_done
+    bint cancelled
+    double last_poll
+
+
+cdef void poll_signals(Progress *progress, void *caught) noexcept nogil:
+    """Called by the calling thread between units: lets Ctrl-C end a long call."""
+    cdef double now = monotonic_seconds()
+    if now - progress.last_poll < 0.1:
+        return
+    progress.last_poll = now
+    with gil:
+        try:
+            PyErr_CheckSignals()
+        except BaseException as e:
+            (<list> caught).append(e)
+            progress.cancelled = True
+
+
+cdef void take_units(RunUnit run, const void *problem, int64_t units, char *workspace, Progress *progress,
+                     bint calling, void *caught) noexcept nogil:
+    """One thread's share: the next unit that no other thread has taken, until there are none."""
+    cdef int64_t unit = fetch_add(&progress.next_unit, 1)
+    while unit < units and not progress.cancelled:
+        run(problem, unit, workspace)
+        if calling:
+            poll_signals(progress, caught)
+        unit = fetch_add(&progress.next_unit, 1)
+
+
+cdef void share_units(RunUnit run, const void *problem, int64_t units, char *workspace, int64_t size, int workers,
+                      Progress *progress, void *caught) noexcept nogil:
+    """All units, on `workers` threads with `size` bytes of the workspace each."""
+    progress.next_unit = progress.threads_done = 0
+    if workers > units:
+        workers = <int> units
+    if workers <= 1:
+        take_units(run, problem, units, workspace, progress, True, caught)
+        return
+    with parallel(num_threads=workers):
+        take_units(run, problem, units, workspace + threadid() * size, progress, threadid() == 0, caught)
+        fetch_add(&progress.threads_done, 1)
+        if threadid() == 0:
+            await_threads(progress, team_size())
+
+
+cdef void await_threads(const Progress *progress, int threads) noexcept nogil:
+    """Wait for the others without holding the processor, which OpenMP's own barrier would do."""
+    cdef double started = monotonic_seconds()
+    while read_counter(&progress.threads_done) < threads:
+        if monotonic_seconds() - started > 1e-4:
+            sleep_briefly()
