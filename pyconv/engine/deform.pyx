@@ -17,7 +17,7 @@ its share, and the caller adds them in order.
 """
 from cython.parallel cimport parallel, threadid
 from libc.math cimport INFINITY, NAN
-from libc.stdint cimport int32_t, int64_t
+from libc.stdint cimport int32_t, int64_t, uintptr_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 cimport numpy as cnp
@@ -539,15 +539,17 @@ cdef int execute(Problem *p, RunUnit run, int64_t units, int64_t images, int64_t
     cdef list caught = []
     cdef Progress progress
     cdef double size = <double> p.workspace * workers
-    cdef char *workspace = NULL
+    cdef char *block = NULL
+    cdef char *workspace
     cdef int64_t n = 0, step
-    size += <double> p.image * images_at_once * sizeof(real)
+    size += <double> p.image * images_at_once * sizeof(real) + LINE
+    if size < LARGEST_WORKSPACE:
+        block = <char *> malloc(<size_t> size)
+    if block == NULL:
+        raise MemoryError(f"no memory for the workspace of {size:.0f} bytes")
+    workspace = block + (LINE - <uintptr_t> block % LINE)   # else most vectors would lie in two lines
+    p.images = <real *> (workspace + p.workspace * workers)
     try:
-        if size < LARGEST_WORKSPACE:
-            workspace = <char *> malloc(p.workspace * workers)
-            p.images = <real *> malloc(max(<int64_t> 1, images_at_once * p.image * <int64_t> sizeof(real)))
-        if workspace == NULL or p.images == NULL:
-            raise MemoryError(f"no memory for the workspace of {size:.0f} bytes")
         with nogil:
             progress.cancelled = False
             progress.last_poll = monotonic_seconds()
@@ -562,8 +564,7 @@ cdef int execute(Problem *p, RunUnit run, int64_t units, int64_t images, int64_t
                     share_units(run, p, step * units, workspace, p.workspace, workers, &progress, <void *> caught)
                 n += step
     finally:
-        free(workspace)
-        free(p.images)
+        free(block)
     if caught:
         raise caught[0]
     return 0
@@ -585,7 +586,7 @@ def deform(cnp.ndarray x not None, cnp.ndarray offset not None, cnp.ndarray mask
     p.w, p.bias, p.y = data(w), data(bias), <real *> cnp.PyArray_DATA(out)
     if <double> p.pixels * p.C * sizeof(real) > LARGEST_WORKSPACE:
         raise MemoryError("no memory for a padded copy of an image")
-    p.image = round_up(p.pixels * p.C + LANES, LINE)
+    p.image = round_up(p.pixels * p.C + LANES, LINE)             # reals, and so whole lines too
     p.c_block = min(p.C, max(<int64_t> 1, COLUMN_BYTES // <int64_t> sizeof(real) // (p.taps * PANEL)))
     if LANES < p.c_block < p.C:
         blocks = ceil_div(p.C, p.c_block // LANES * LANES)
