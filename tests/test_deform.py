@@ -1,5 +1,7 @@
 """Deformable convolution and its gradients, against loops, ONNX Runtime and finite differences."""
 
+import signal
+
 import cases
 import numpy as np
 import oracle
@@ -8,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import pyconv
+from pyconv import engine
 from pyconv.deform import deform_conv2d, deform_conv2d_backward
 
 
@@ -490,3 +493,45 @@ for dtype in ("f4", "f8"):
 print("done")
 """
     assert run_python(script) == "done\n"
+
+
+BY_LEVEL = """
+import numpy as np
+from pyconv.deform import deform_conv2d, deform_conv2d_backward
+rng = np.random.default_rng(0)
+for dtype in ("f4", "f8"):
+    x, w = rng.integers(-3, 4, (2, 37, 9, 11)).astype(dtype), rng.integers(-3, 4, (19, 37, 3, 3)).astype(dtype)
+    offset = rng.integers(-8, 9, (2, 18, 9, 11)).astype(dtype) / 4
+    mask = rng.integers(0, 3, (2, 9, 9, 11)).astype(dtype)
+    y = deform_conv2d(x, offset, w, mask=mask, padding=1, workers=2)
+    dy = rng.integers(-3, 4, y.shape).astype(dtype)
+    gradients = deform_conv2d_backward(x, offset, w, dy, mask=mask, padding=1, workers=2)
+    for a in (y, *gradients):
+        weights = np.arange(a.size, dtype="f8").reshape(a.shape) % 17
+        print(a.dtype, (a * weights).sum(dtype="f8"))
+"""
+
+
+def test_every_level_gives_the_same_integers(run_python):
+    answers = {run_python(BY_LEVEL, env={"PYCONV_ISA": level}) for level in engine.levels}
+    assert len(answers) == 1
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs signals to threads")
+@pytest.mark.parametrize("function", ["deform_conv2d(x, offset, w", "deform_conv2d_backward(x, offset, w, dy"])
+def test_ctrl_c_ends_a_long_call(function, run_python):
+    # 130 GFLOP forward and twice that backward, all of it one unit.
+    script = f"""
+import signal, threading
+import numpy as np
+from pyconv.deform import deform_conv2d, deform_conv2d_backward
+x, w = np.ones((1, 16, 94, 94), "f4"), np.ones((1024, 16, 31, 31), "f4")
+offset, dy = np.zeros((1, 2 * 31 * 31, 64, 64), "f4"), np.ones((1, 1024, 64, 64), "f4")
+threading.Timer(0.1, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT)).start()
+try:
+    {function}, workers=1)
+    print("finished")
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    assert run_python(script, timeout=60) == "interrupted\n"

@@ -279,7 +279,8 @@ cdef void multiply(const real *w, int64_t ldw, const real *bias, int64_t rows, c
 
 # ---------------------------------------------------------------- forward
 
-cdef void pad_unit(const void *problem, int64_t unit, char *workspace) noexcept nogil:
+cdef void pad_unit(const void *problem, int64_t unit, char *workspace, Progress *progress,
+                   bint calling) noexcept nogil:
     """One row of one padded image."""
     cdef const Problem *p = <const Problem *> problem
     cdef int64_t rows = p.H.n + 3, n = unit // rows
@@ -330,7 +331,8 @@ cdef void fill_columns(const Problem *p, const real *image, int64_t n, int64_t c
                 q += LANES
 
 
-cdef void forward_unit(const void *problem, int64_t unit, char *workspace) noexcept nogil:
+cdef void forward_unit(const void *problem, int64_t unit, char *workspace, Progress *progress,
+                       bint calling) noexcept nogil:
     """A panel of output pixels of one image."""
     cdef const Problem *p = <const Problem *> problem
     cdef const real *columns = <const real *> (workspace + p.at_columns)
@@ -453,7 +455,8 @@ cdef void spread_samples(const Problem *p, int64_t tap, int64_t first, int64_t c
         q += LANES
 
 
-cdef void backward_unit(const void *problem, int64_t unit, char *workspace) noexcept nogil:
+cdef void backward_unit(const void *problem, int64_t unit, char *workspace, Progress *progress,
+                        bint calling) noexcept nogil:
     """A chunk of channels of one image, over all its output pixels."""
     cdef const Problem *p = <const Problem *> problem
     cdef int64_t n = unit // (p.offset_groups * p.chunks), chunk = unit - n * p.offset_groups * p.chunks
@@ -477,7 +480,7 @@ cdef void backward_unit(const void *problem, int64_t unit, char *workspace) noex
     memset(dcolumns, 0, CHUNK * p.taps * PANEL * sizeof(real))   # a short chunk fills some rows only
     memset(sums, 0, CHUNK * p.taps * p.lds * sizeof(real))
     memset(dy_turned, 0, PANEL * p.lds * sizeof(real))           # whole vectors of it are read
-    while first < p.positions:
+    while first < p.positions and go_on(progress, calling):
         count = min(<int64_t> PANEL, p.positions - first)
         place_windows(p, first, count, s)
         for o in range((g1 - g0) * p.O_group):
@@ -551,17 +554,15 @@ cdef int execute(Problem *p, RunUnit run, int64_t units, int64_t images, int64_t
     p.images = <real *> (workspace + p.workspace * workers)
     try:
         with nogil:
-            progress.cancelled = False
-            progress.last_poll = monotonic_seconds()
+            begin(&progress, <void *> caught)
             if p.image == 0:
-                share_units(run, p, units * images, workspace, p.workspace, workers, &progress, <void *> caught)
+                share_units(run, p, units * images, workspace, p.workspace, workers, &progress)
             while n < images and p.image and not progress.cancelled:
                 step = min(images_at_once, images - n)
                 p.first_image = n
-                share_units(pad_unit, p, step * (p.H.n + 3), workspace, p.workspace, workers, &progress,
-                            <void *> caught)
+                share_units(pad_unit, p, step * (p.H.n + 3), workspace, p.workspace, workers, &progress)
                 if not progress.cancelled:
-                    share_units(run, p, step * units, workspace, p.workspace, workers, &progress, <void *> caught)
+                    share_units(run, p, step * units, workspace, p.workspace, workers, &progress)
                 n += step
     finally:
         free(block)
