@@ -127,12 +127,13 @@ def test_within_the_bound(dtype):
     assert (np.abs(actual - exact) <= bound).all()
 
 
-def test_the_rule_at_the_border():
-    image = np.full((1, 1, 2, 2), 8.0)
-    weight = np.ones((1, 1, 1, 1))
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_rule_at_the_border(dtype):
+    image = np.full((1, 1, 2, 2), 8, dtype)
+    weight = np.ones((1, 1, 1, 1), dtype)
 
     def sample(y, x):
-        offset = np.full((1, 2, 2, 2), 99.0)
+        offset = np.full((1, 2, 2, 2), 99, dtype)
         offset[0, :, 0, 0] = y, x
         return deform_conv2d(image, offset, weight)[0, 0, 0, 0]
 
@@ -326,6 +327,19 @@ def test_gradients_exact_on_integers(settings):
             if e is not None:
                 assert a.dtype == dtype
                 oracle.assert_same_values(a, e)
+
+
+@given(problems(), st.sampled_from([np.float32, np.float64]))
+def test_gradients_at_a_distance_of_one_pixel(settings, dtype):
+    # Every sample is at the border or just outside, where the slope is that of the cell below and to the right.
+    settings = {**settings, "size": (1, 2), "kernel": (1, 1), "padding": 1}
+    x, offset, w, mask, keywords = integer_problem(dtype, **settings)
+    offset = np.clip(offset, -2, 2)
+    dy = np.ones((x.shape[0], w.shape[0], *offset.shape[2:]), dtype)
+    actual = deform_conv2d_backward(x, offset, w, dy, mask=mask, workers=1, **keywords)
+    for a, e in zip(actual, oracle.deform_gradients(x, offset, w, dy, mask=mask, **keywords), strict=True):
+        if e is not None:
+            oracle.assert_same_values(a, e)
 
 
 @given(problems())

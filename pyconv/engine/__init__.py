@@ -28,8 +28,8 @@ Two plans cut a problem into units:
 All tiles add the products of one output in the same order into one accumulator (but for `pairs`, below), so the bits do
 not depend on the plan, the number of threads, the batch or the memory layout.
 
-Deformable convolution (`deform.pyx`, which opens with its own picture) samples into columns, a panel of pixels at a
-time, and ends in the same tiles.
+Deformable convolution (`deform.pyx`, which opens with its own picture) reads anywhere in an image, and so does make a
+padded copy of it, channels last; it samples into columns, a panel of pixels at a time, and ends in the same tiles.
 
 The kernels (`direct.pyx`, `deform.pyx` and the files they include) are built once for each computing dtype, float32,
 float64 and, direct only, int64, and each instruction-set level. `vector.h` defines the two types that make one source

@@ -541,11 +541,13 @@ cdef int execute(Problem *p, RunUnit run, int64_t units, int64_t images, int64_t
     """All units; those of a forward call a few images at a time, each of which is copied and padded first."""
     cdef list caught = []
     cdef Progress progress
-    cdef double size = <double> p.workspace * workers
+    cdef double size
     cdef char *block = NULL
     cdef char *workspace
     cdef int64_t n = 0, step
-    size += <double> p.image * images_at_once * sizeof(real) + LINE
+    if workers > units * images:
+        workers = <int> (units * images)
+    size = <double> p.workspace * workers + <double> p.image * images_at_once * sizeof(real) + LINE
     if size < LARGEST_WORKSPACE:
         block = <char *> malloc(<size_t> size)
     if block == NULL:
@@ -623,6 +625,8 @@ def deform_backward(cnp.ndarray x not None, cnp.ndarray offset not None, cnp.nda
     cdef Problem p
     cdef int64_t N = x.shape[0]
     describe(&p, x, offset, mask, groups, dy.shape[1], kernel, stride, dilation, before)
+    if N == 0:
+        return
     p.w, p.dy = data(w), data(dy)
     p.dx, p.dw = <real *> cnp.PyArray_DATA(dx), <real *> cnp.PyArray_DATA(dw)
     p.dsamples = <real *> cnp.PyArray_DATA(dsamples)
