@@ -541,8 +541,8 @@ import numpy as np
 from pyconv.deform import deform_conv2d, deform_conv2d_backward
 x, w = np.ones((1, 16, 94, 94), "f4"), np.ones((1024, 16, 31, 31), "f4")
 offset, dy = np.zeros((1, 2 * 31 * 31, 64, 64), "f4"), np.ones((1, 1024, 64, 64), "f4")
-threading.Timer(0.1, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT)).start()
 try:
+    threading.Timer(0.1, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT)).start()
     {function}, workers=1)
     print("finished")
 except KeyboardInterrupt:
