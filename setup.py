@@ -18,6 +18,7 @@ from setuptools.command.build_ext import build_ext
 ENGINE = Path("pyconv", "engine")
 STUBS = Path("build", "stubs")
 DTYPES = {"f32": "PYCONV_F32", "f64": "PYCONV_F64", "i64": "PYCONV_I64"}
+KERNELS = {"direct": ("f32", "f64", "i64"), "deform": ("f32", "f64")}    # sources, and the dtypes each computes in
 
 # Levels, lowest first: the flags that compile for them. pyconv/engine/__init__.py picks the highest that runs.
 if platform.machine().lower() in ("x86_64", "amd64"):
@@ -47,13 +48,13 @@ def stub(name, source):
 def kernel_extensions():
     depends = [str(p) for p in sorted(ENGINE.glob("*.px[di]")) + sorted(ENGINE.glob("*.h"))]
     for level, flags in LEVELS.items():
-        for dtype, macro in DTYPES.items():
-            name = f"_direct_{dtype}_{level}"
+        for kernel, dtype in ((kernel, dtype) for kernel, dtypes in KERNELS.items() for dtype in dtypes):
+            name, source = f"_{kernel}_{dtype}_{level}", f"{kernel}.pyx"
             yield Extension(
-                f"pyconv.engine.{name}", [stub(name, "direct.pyx")], include_dirs=[str(ENGINE), numpy.get_include()],
-                define_macros=[(macro, "1"), ("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"),
+                f"pyconv.engine.{name}", [stub(name, source)], include_dirs=[str(ENGINE), numpy.get_include()],
+                define_macros=[(DTYPES[dtype], "1"), ("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"),
                                ("CYTHON_INLINE", "inline __attribute__((always_inline))")],
-                extra_compile_args=FLAGS + flags, depends=[*depends, str(ENGINE / "direct.pyx")])
+                extra_compile_args=FLAGS + flags, depends=[*depends, str(ENGINE / source)])
 
 
 def openmp_flags(compiler):

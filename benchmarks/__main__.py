@@ -16,7 +16,7 @@ from benchmarks.peers import LIBRARIES
 from benchmarks.race import Worker, WorkerError, race
 
 MINE = report.MINE
-WHAT = "layers", "images", "small", "memory"
+WHAT = "layers", "deform", "images", "small", "memory"
 
 
 def arguments():
@@ -50,7 +50,12 @@ def say(text):
 
 
 def chosen_cases(args):
-    every = {"layers": cases.layers(args.method), "images": cases.images(), "small": cases.small()}
+    every = {
+        "layers": cases.layers(args.method),
+        "deform": cases.deformable(),
+        "images": cases.images(),
+        "small": cases.small(),
+    }
     return [
         case
         for what, group in every.items()

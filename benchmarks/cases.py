@@ -1,4 +1,5 @@
-"""What is timed: the layers of shapes.txt, image filters, very small calls, and the memory test's cases."""
+"""What is timed: the layers of shapes.txt, deformable layers, image filters, very small calls, and the memory test's
+cases."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,20 +34,33 @@ class Case:
 
     @property
     def nbytes(self):
-        """Bytes that must be moved at least: input, weights and output once."""
-        shapes = self.input_shape, self.weight_shape, self.output_shape
+        """Bytes that must be moved at least: input, weights, offsets and output once."""
+        shapes = [self.input_shape, self.weight_shape, self.output_shape]
+        if self.kind == "deform":
+            shapes.append(self.offset_shape)
         return sum(int(np.prod(shape)) for shape in shapes) * np.dtype(self.dtype).itemsize
 
     @property
     def filters_planes(self):
         """Whether the kernels are applied plane by plane, which is slow in several peers."""
-        return self.kind != "layer" or self.weight_shape[1] == 1
+        return self.kind not in ("layer", "deform") or self.weight_shape[1] == 1
+
+    @property
+    def offset_shape(self):
+        """The offsets of a deformable layer with one offset group."""
+        kh, kw = self.weight_shape[2:]
+        return (self.input_shape[0], 2 * kh * kw, *self.output_shape[2:])
 
     def arrays(self):
         """The input and the weights, the same in every process."""
         rng = np.random.default_rng(20240229)
         dtype = np.dtype(self.dtype)
         return rng.standard_normal(self.input_shape, dtype), rng.standard_normal(self.weight_shape, dtype)
+
+    def offsets(self):
+        """The offsets of a deformable layer: a pixel or two, as trained ones are."""
+        rng = np.random.default_rng(20240301)
+        return rng.standard_normal(self.offset_shape, np.dtype(self.dtype))
 
 
 def layer(group, n, c, h, w, o, kh, kw, stride, padding, dilation, groups, note="", method="direct"):
@@ -80,6 +94,22 @@ def layers(method):
     for words in lines:
         if words and words[0] != "#":
             yield layer(words[0], *map(int, words[1:12]), note="".join(words[12:]).strip(), method=method)
+
+
+def deformable():
+    """Deformable 3x3 layers, of the sizes they have in a ResNet-50's stages 2 to 4."""
+    for channels, size in ((64, 56), (128, 28), (256, 14)):
+        yield Case(
+            group="deform",
+            name=f"1x{channels}x{size}x{size} to {channels}, 3x3",
+            kind="deform",
+            dtype="float32",
+            input_shape=(1, channels, size, size),
+            weight_shape=(channels, channels, 3, 3),
+            output_shape=(1, channels, size, size),
+            flops=2 * channels * size * size * channels * 9,
+            parameters={"padding": 1},
+        )
 
 
 def image(kind, size, taps, dtype="float32", channels=1):

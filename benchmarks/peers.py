@@ -85,6 +85,10 @@ class Pyconv(Library):
     def layer(self, case, x, weight):
         return partial(self.pyconv.conv2d, x, weight, workers=self.workers, **case.parameters)
 
+    def deform(self, case, x, weight):
+        options = {"workers": self.workers, **case.parameters}
+        return partial(self.pyconv.deform_conv2d, x, case.offsets(), weight, **options)
+
     def image_options(self, case):
         channel_axis = -1 if len(case.input_shape) == 3 else None
         return {
@@ -142,8 +146,8 @@ class OnnxRuntime(Library):
         self.options.inter_op_num_threads = 1
 
     def layer(self, case, x, weight):
-        helper, p = self.onnx.helper, case.parameters
-        node = helper.make_node(
+        p = case.parameters
+        node = self.onnx.helper.make_node(
             "Conv",
             ["x", "weight"],
             ["y"],
@@ -152,20 +156,35 @@ class OnnxRuntime(Library):
             dilations=[p["dilation"]] * 2,
             group=p["groups"],
         )
+        return self.session(case, node, {"x": x}, weight)
+
+    def deform(self, case, x, weight):
+        pads = [case.parameters["padding"]] * 4
+        node = self.onnx.helper.make_node("DeformConv", ["x", "weight", "offset"], ["y"], pads=pads)
+        return self.session(case, node, {"x": x, "offset": case.offsets()}, weight)
+
+    def session(self, case, node, inputs, weight):
+        """A function that runs a model of one node with a constant weight."""
+        helper = self.onnx.helper
+
+        def value(name, shape):
+            return helper.make_tensor_value_info(name, self.onnx.TensorProto.FLOAT, shape)
+
         graph = helper.make_graph(
             [node],
             "convolution",
-            [helper.make_tensor_value_info("x", self.onnx.TensorProto.FLOAT, x.shape)],
-            [helper.make_tensor_value_info("y", self.onnx.TensorProto.FLOAT, case.output_shape)],
+            [value(name, array.shape) for name, array in inputs.items()],
+            [value("y", case.output_shape)],
             [self.onnx.numpy_helper.from_array(weight, "weight")],
         )
         # The versions are older than the library's newest, so that any recent ONNX Runtime reads the model.
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+        opset = 19 if node.op_type == "DeformConv" else 17
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9)
         session = self.onnxruntime.InferenceSession(
             model.SerializeToString(), self.options, providers=["CPUExecutionProvider"]
         )
-        x = self.onnxruntime.OrtValue.ortvalue_from_numpy(x)
-        return partial(session.run_with_ort_values, ["y"], {"x": x})
+        values = {name: self.onnxruntime.OrtValue.ortvalue_from_numpy(array) for name, array in inputs.items()}
+        return partial(session.run_with_ort_values, ["y"], values)
 
     def as_array(self, case, result):
         return result[0].numpy()

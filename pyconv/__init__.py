@@ -3,6 +3,7 @@ from pyconv import kernels, ndimage
 from pyconv._config import show_config
 from pyconv._workers import get_workers, set_workers
 from pyconv.conv import conv1d, conv2d, conv3d, corr2d
+from pyconv.deform import deform_conv2d
 from pyconv.geometry import output_size
 from pyconv.unfold import fold, unfold
 
@@ -11,6 +12,7 @@ __all__ = [
     "conv2d",
     "conv3d",
     "corr2d",
+    "deform_conv2d",
     "fold",
     "get_workers",
     "kernels",

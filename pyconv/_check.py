@@ -579,3 +579,77 @@ def folded_leading_shape(columns, k, positions):
     if columns.ndim == 2:
         return () if columns.shape[0] == taps else (channels,)
     return columns.shape[0], channels
+
+
+# ---- deformable convolution ----
+
+LARGEST_PLANE = 2**31 - 1            # pixels of a padded image, which the engine counts in 32 bits
+
+
+def deformable_arrays(input, offset, weight, bias, mask):
+    """input (N, C, H, W), offset, weight, bias and mask as real arrays, and whether input came without a batch."""
+    names = ("input", "offset", "weight", "bias", "mask")
+    arrays = [None if value is None and name in ("bias", "mask") else numeric_array(value, name)
+              for name, value in zip(names, (input, offset, weight, bias, mask), strict=True)]
+    for name, array in zip(names, arrays, strict=True):
+        if array is not None and array.dtype.kind == "c":
+            raise TypeError(f"{name} must be real, got dtype {array.dtype}: deformable convolution has no complex form")
+    input, offset, weight, bias, mask = arrays
+    if weight.ndim != 4:
+        hint = "; for one output channel pass weight[None]" if weight.ndim == 3 else ""
+        raise ValueError(f"weight must have 4 axes (out_channels, in_channels / groups, kh, kw), got shape "
+                         f"{weight.shape}{hint}")
+    if 0 in weight.shape[1:]:
+        raise ValueError(f"weight must have an input channel and no empty kernel axis, got shape {weight.shape}")
+    if input.ndim not in (3, 4):
+        hint = "; for one channel pass input[None]" if input.ndim == 2 else ""
+        raise ValueError(f"input must have 4 axes (N, C, H, W), or 3 without the batch, got shape {input.shape}{hint}")
+    unbatched = input.ndim == 3
+    if unbatched:
+        input = input[None]
+    channels, outputs = input.shape[1], weight.shape[0]
+    if channels == 0 or channels % weight.shape[1] or outputs % (channels // weight.shape[1]):
+        raise ValueError(f"weight must divide the channels of input into groups, and its outputs by as many: input of "
+                         f"shape {input.shape} has {channels} channels, weight of shape {weight.shape} takes "
+                         f"{weight.shape[1]} a group and has {outputs} outputs")
+    if (input.shape[2] + 3) * (input.shape[3] + 2) > LARGEST_PLANE:
+        raise ValueError(f"input must have fewer than 2**31 pixels a channel, its border counted, got shape "
+                         f"{input.shape}")
+    if bias is not None and bias.shape != (outputs,):
+        raise ValueError(f"bias must have one value for each of the {outputs} output channels, got shape {bias.shape} "
+                         f"for weight of shape {weight.shape}")
+    return input, offset, weight, bias, mask, unbatched
+
+
+def deformable_samples(offset, mask, input, weight, size, unbatched):
+    """offset and mask with a batch axis, for outputs of spatial `size`: 2 and 1 values a tap and offset group."""
+    taps, batch = math.prod(weight.shape[2:]), input.shape[:1]
+    rule = (f"for a weight of shape {weight.shape}, an input of shape {input.shape[1:] if unbatched else input.shape} "
+            f"and an output of size {size}")
+    leading = () if unbatched else batch
+    groups, rest = divmod(offset.shape[-3], 2 * taps) if offset.ndim >= 3 else (0, 0)
+    if groups == 0 or rest or offset.shape != (*leading, offset.shape[-3], *size):
+        wanted = ", ".join(map(str, (*leading, "offset_groups * 2 * kh * kw", *size)))
+        raise ValueError(f"offset must have shape ({wanted}), {2 * taps} channels an offset group, a pair (y, x) a "
+                         f"tap, {rule}; got shape {offset.shape}")
+    if input.shape[1] % groups:
+        raise ValueError(f"offset must have offset groups that divide the channels of input: offset of shape "
+                         f"{offset.shape} has {groups} of {2 * taps} channels, input {input.shape[1]} channels")
+    if mask is not None and mask.shape != (*leading, groups * taps, *size):
+        raise ValueError(f"mask must have shape {(*leading, groups * taps, *size)}, a value a tap, {rule}, "
+                         f"with an offset of shape {offset.shape}, got shape {mask.shape}")
+    if unbatched:
+        offset, mask = offset[None], None if mask is None else mask[None]
+    return offset, mask
+
+
+def deformable_gradient(grad_output, shape, unbatched):
+    """grad_output with a batch axis, for an output of `shape`."""
+    grad_output = numeric_array(grad_output, "grad_output")
+    if grad_output.dtype.kind == "c":
+        raise TypeError(f"grad_output must be real, got dtype {grad_output.dtype}: deformable convolution has no "
+                        "complex form")
+    wanted = shape[1:] if unbatched else shape
+    if grad_output.shape != wanted:
+        raise ValueError(f"grad_output must have the shape of the output, {wanted}, got {grad_output.shape}")
+    return grad_output[None] if unbatched else grad_output

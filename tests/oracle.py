@@ -188,6 +188,107 @@ def fold(columns, size, kernel, *, stride=1, padding=0, dilation=1):
 
 
 # ------------------------------------------------------------------------------------------------
+# Deformable convolution
+
+
+def interpolate(image, y, x):
+    """(value, slope along y, slope along x) of `image` (C, H, W) at (y, x), interpolated within the cell that
+    begins at (floor(y), floor(x)); pixels outside are zero, and so is a value at or beyond one pixel outside."""
+    height, width = image.shape[1:]
+
+    def pixel(i, j):
+        inside = 0 <= i < height and 0 <= j < width
+        return image[:, i, j] if inside else np.zeros(image.shape[0], image.dtype)
+
+    if not (-1 <= y < height and -1 <= x < width):
+        zero = np.zeros(image.shape[0], image.dtype)
+        return zero, zero, zero
+    i, j = int(np.floor(y)), int(np.floor(x))
+    ly, lx = y - i, x - j
+    upper = (1 - lx) * pixel(i, j) + lx * pixel(i, j + 1)
+    lower = (1 - lx) * pixel(i + 1, j) + lx * pixel(i + 1, j + 1)
+    left = (1 - ly) * pixel(i, j) + ly * pixel(i + 1, j)
+    right = (1 - ly) * pixel(i, j + 1) + ly * pixel(i + 1, j + 1)
+    return (1 - ly) * upper + ly * lower, lower - upper, right - left
+
+
+def deform_windows(x, offset, kernel, stride, padding, dilation):
+    """Every sample of a deformable convolution: (n, offset group, tap, i, j, y, x)."""
+    widths = pairs(padding, x.shape[2:], kernel, stride, dilation)
+    groups = offset.shape[1] // (2 * kernel[0] * kernel[1])
+    # The channels of offset: for each group, for each tap (ky, kx), y and x.
+    offset = offset.reshape(x.shape[0], groups, *kernel, 2, *offset.shape[2:])
+    for n, group, ky, kx, i, j in np.ndindex(*offset.shape[:4], *offset.shape[5:]):
+        dy, dx = offset[n, group, ky, kx, :, i, j]
+        y = i * stride[0] - widths[0][0] + ky * dilation[0] + dy
+        x_ = j * stride[1] - widths[1][0] + kx * dilation[1] + dx
+        yield n, group, ky * kernel[1] + kx, i, j, y, x_
+
+
+def deform_correlate(x, offset, w, bias=None, *, stride=(1, 1), padding=0, dilation=(1, 1), mask=None):
+    """Deformable convolution of x (N, C, H, W), sample by sample."""
+    y, _ = deform_columns(x, offset, w, stride, padding, dilation, mask)
+    return y if bias is None else y + bias[:, None, None]
+
+
+def deform_columns(x, offset, w, stride, padding, dilation, mask):
+    """(the convolution without bias, the samples it takes, (N, C, taps, oh, ow))"""
+    kernel = w.shape[2:]
+    taps = kernel[0] * kernel[1]
+    columns = np.zeros((*x.shape[:2], taps, *offset.shape[2:]), np.result_type(x, offset))
+    offset_groups = offset.shape[1] // (2 * taps)
+    channels = x.shape[1] // offset_groups
+    for n, group, tap, i, j, y, x_ in deform_windows(x, offset, kernel, stride, padding, dilation):
+        own = slice(group * channels, (group + 1) * channels)
+        value = interpolate(x[n, own], y, x_)[0]
+        columns[n, own, tap, i, j] = value if mask is None else value * mask[n, group * taps + tap, i, j]
+    y = np.zeros((x.shape[0], w.shape[0], *offset.shape[2:]), columns.dtype)
+    outputs = w.shape[0] // (x.shape[1] // w.shape[1])
+    for o in range(w.shape[0]):
+        first = o // outputs * w.shape[1]
+        for c in range(w.shape[1]):
+            for tap in range(taps):
+                y[:, o] += w[o, c].reshape(-1)[tap] * columns[:, first + c, tap]
+    return y, columns
+
+
+def deform_gradients(x, offset, w, dy, *, stride=(1, 1), padding=0, dilation=(1, 1), mask=None):
+    """(dinput, doffset, dweight, dbias, dmask) of `deform_correlate`."""
+    kernel = w.shape[2:]
+    taps = kernel[0] * kernel[1]
+    _, columns = deform_columns(x, offset, w, stride, padding, dilation, mask)
+    dcolumns, dw = np.zeros_like(columns), np.zeros((*w.shape[:2], taps))
+    outputs = w.shape[0] // (x.shape[1] // w.shape[1])
+    for o in range(w.shape[0]):
+        first = o // outputs * w.shape[1]
+        for c in range(w.shape[1]):
+            for tap in range(taps):
+                dcolumns[:, first + c, tap] += w[o, c].reshape(-1)[tap] * dy[:, o]
+                dw[o, c, tap] = (dy[:, o] * columns[:, first + c, tap]).sum()
+    dx, doffset = np.zeros_like(x), np.zeros_like(offset)
+    dmask = None if mask is None else np.zeros_like(mask)
+    channels = x.shape[1] // (offset.shape[1] // (2 * taps))
+    for n, group, tap, i, j, y, x_ in deform_windows(x, offset, kernel, stride, padding, dilation):
+        own = slice(group * channels, (group + 1) * channels)
+        factor = 1.0 if mask is None else mask[n, group * taps + tap, i, j]
+        gradient = dcolumns[n, own, tap, i, j]
+        value, slope_y, slope_x = interpolate(x[n, own], y, x_)
+        at = 2 * (group * taps + tap)
+        doffset[n, at, i, j] = (gradient * slope_y).sum() * factor
+        doffset[n, at + 1, i, j] = (gradient * slope_x).sum() * factor
+        if mask is not None:
+            dmask[n, group * taps + tap, i, j] = (gradient * value).sum()
+        if not (-1 < y < x.shape[2] and -1 < x_ < x.shape[3]):
+            continue
+        for row in (int(np.floor(y)), int(np.floor(y)) + 1):
+            for column in (int(np.floor(x_)), int(np.floor(x_)) + 1):
+                if 0 <= row < x.shape[2] and 0 <= column < x.shape[3]:
+                    share = (1 - abs(y - row)) * (1 - abs(x_ - column))
+                    dx[n, own, row, column] += share * factor * gradient
+    return dx, doffset, dw.reshape(w.shape), dy.sum(axis=(0, 2, 3)), dmask
+
+
+# ------------------------------------------------------------------------------------------------
 # Exact values of floating-point sums
 
 

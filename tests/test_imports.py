@@ -12,7 +12,7 @@ import pyconv
 
 PACKAGE = Path(__file__).resolve().parents[1] / "pyconv"
 FUNCTIONS = [
-    *("corr2d", "conv1d", "conv2d", "conv3d", "unfold", "fold", "output_size"),
+    *("corr2d", "conv1d", "conv2d", "conv3d", "deform_conv2d", "unfold", "fold", "output_size"),
     *("set_workers", "get_workers", "show_config", "ndimage", "kernels"),
 ]
 

@@ -28,9 +28,13 @@ Two plans cut a problem into units:
 All tiles add the products of one output in the same order into one accumulator (but for `pairs`, below), so the bits do
 not depend on the plan, the number of threads, the batch or the memory layout.
 
-The kernels (`direct.pyx` and the files it includes) are built once for each computing dtype, float32, float64 and
-int64, and each instruction-set level. `vector.h` defines the two types that make one source serve all of them. This
-module picks the highest level that the processor has, or the one that the environment variable PYCONV_ISA names.
+Deformable convolution (`deform.pyx`, which opens with its own picture) reads anywhere in an image, and so does make a
+padded copy of it, channels last; it samples into columns, a panel of pixels at a time, and ends in the same tiles.
+
+The kernels (`direct.pyx`, `deform.pyx` and the files they include) are built once for each computing dtype, float32,
+float64 and, direct only, int64, and each instruction-set level. `vector.h` defines the two types that make one source
+serve all of them. This module picks the highest level that the processor has, or the one that the environment variable
+PYCONV_ISA names.
 
 Engine functions check nothing: their arguments have been through `pyconv._check`.
 """
@@ -74,6 +78,8 @@ openmp = _cpu.openmp
 _kernels = {dtype: importlib.import_module(f"{__name__}._direct_{short}_{level}")
             for dtype, short in ((np.dtype(np.float32), "f32"), (np.dtype(np.float64), "f64"),
                                  (np.dtype(np.int64), "i64"))}
+_deform_kernels = {dtype: importlib.import_module(f"{__name__}._deform_{short}_{level}")
+                   for dtype, short in ((np.dtype(np.float32), "f32"), (np.dtype(np.float64), "f64"))}
 _small = {dtype: kernels.small_corr2d for dtype, kernels in _kernels.items() if dtype.kind == "f"}
 
 
@@ -169,3 +175,46 @@ def _correlate_complex(x, w, bias, out, nbatch, groups, stride, dilation, before
         else:
             x_part, constant_part = (x.real, constant.real) if part == 0 else (x.imag, constant.imag)
             _run(x_part, w, bias_part, out_part, *settings, constant_part, 0.0, 1, workers, skip_zeros, fused, pairs)
+
+
+def deform(x, offset, mask, w, bias, out, stride, dilation, before, workers):
+    """Deformable convolution of x (N, C, H, W) with w (O, C // groups, kh, kw) into out (N, O, oh, ow).
+
+    All arrays are C-contiguous and aligned, of one dtype, float32 or float64; mask and bias may be None. `out` shares
+    no memory with the others. `stride`, `dilation` and `before` are pairs.
+    """
+    _deform_kernels[w.dtype].deform(x, offset, mask, w, bias, out, stride, dilation, before, workers)
+
+
+def deform_backward(x, offset, mask, w, dy, dx, doffset, dmask, dw, stride, dilation, before, workers):
+    """The gradients of `deform` into dx, doffset, dmask (None without mask) and dw, from that of its output, dy.
+
+    Arrays as there; dx, doffset and dmask are shaped like x, offset and mask, and dw like w.
+    """
+    kernels = _deform_kernels[w.dtype]
+    batch, channels = x.shape[:2]
+    outputs, group_channels, kh, kw = w.shape
+    groups, taps, positions = channels // group_channels, kh * kw, dy.shape[2] * dy.shape[3]
+    offset_groups = offset.shape[1] // (2 * taps)
+    chunks = kernels.chunks(channels // offset_groups)
+    by_group = (groups, outputs // groups, group_channels * taps)
+    turned = kernels.turned(w.reshape(by_group))
+    sums = np.zeros_like(turned)
+    images = max(1, min(batch, -(-2 * workers // (offset_groups * chunks)))) if workers > 1 else 1
+    for n in range(0, batch, images):
+        part = slice(n, min(n + images, batch))
+        count = part.stop - n
+        dsamples = np.empty((count, offset_groups, chunks, 3, taps, positions), w.dtype)
+        shares = np.empty((count, *sums.shape), w.dtype)
+        kernels.deform_backward(x[part], offset[part], None if mask is None else mask[part], turned, dy[part], dx[part],
+                                shares, dsamples, groups, (kh, kw), stride, dilation, before, workers)
+        # Image after image and chunk after chunk, however many there were at once.
+        for share in shares:
+            sums += share
+        for chunk in range(1, chunks):
+            dsamples[:, :, 0] += dsamples[:, :, chunk]
+        offset_pairs = doffset[part].reshape(count, offset_groups, taps, 2, positions)
+        offset_pairs[...] = dsamples[:, :, 0, :2].swapaxes(2, 3)
+        if mask is not None:
+            dmask[part] = dsamples[:, :, 0, 2].reshape(dmask[part].shape)
+    dw[...] = kernels.turned(sums).reshape(dw.shape)

@@ -385,7 +385,9 @@ cdef void run_tiles(const ChannelPlan *q, const ChannelUnit *u, char *workspace,
         o += tiles.R
 
 
-cdef void run_channel_unit(const ChannelPlan *q, int64_t unit, char *workspace) noexcept nogil:
+cdef void run_channel_unit(const void *plan, int64_t unit, char *workspace, Progress *progress,
+                           bint calling) noexcept nogil:
+    cdef const ChannelPlan *q = <const ChannelPlan *> plan
     cdef const Problem *p = q.p
     cdef ChannelUnit u
     cdef int64_t *held = <int64_t *> workspace       # whose band the workspace holds

@@ -51,6 +51,7 @@ cdef extern from "vector.h" nogil:
 cdef extern from "Python.h":
     int PyErr_CheckSignals() except -1
 
+include "threads.pxi"
 include "tile.pxi"
 include "band.pxi"
 
@@ -64,11 +65,6 @@ cdef enum:
     LINE = 64                        # bytes of a cache line
 
 cdef double LARGEST_WORKSPACE = 2.0**46
-
-cdef enum:
-    NOTHING_HELD = -1                # in the header of a thread's workspace: the number of what its band holds
-
-ctypedef void (*RunUnit)(const void *plan, int64_t unit, char *workspace) noexcept nogil
 
 
 cdef struct Axis:                    # a spatial axis
@@ -104,10 +100,6 @@ cdef struct Problem:
     real constant[2]                 # of each part
     bint fused
     int pairs
-    # progress
-    int64_t next_unit, threads_done
-    bint cancelled
-    double last_poll
     # the long tables come last, so that clearing the rest is cheap
     int64_t batch[MAX_AXES]
     int64_t x_batch[MAX_AXES]
@@ -297,55 +289,6 @@ include "channels.pxi"
 include "rows.pxi"
 
 
-# ---------------------------------------------------------------- progress and threads
-
-cdef void poll_signals(Problem *p, void *caught) noexcept nogil:
-    """Called by the calling thread between units: lets Ctrl-C end a long call."""
-    cdef double now = monotonic_seconds()
-    if now - p.last_poll < 0.1:
-        return
-    p.last_poll = now
-    with gil:
-        try:
-            PyErr_CheckSignals()
-        except BaseException as e:
-            (<list> caught).append(e)
-            p.cancelled = True
-
-
-cdef void run_units(Problem *p, RunUnit run_unit, const void *plan, int64_t units, char *workspace, bint calling,
-                    void *caught) noexcept nogil:
-    """One thread's share: the next unit that no other thread has taken, until there are none."""
-    cdef int64_t u = fetch_add(&p.next_unit, 1)
-    (<int64_t *> workspace)[0] = NOTHING_HELD
-    while u < units and not p.cancelled:
-        run_unit(plan, u, workspace)
-        if calling:
-            poll_signals(p, caught)
-        u = fetch_add(&p.next_unit, 1)
-
-
-cdef void run(Problem *p, RunUnit run_unit, const void *plan, int64_t units, char *workspace, int64_t size, int workers,
-              void *caught) noexcept nogil:
-    if workers == 1:
-        run_units(p, run_unit, plan, units, workspace, True, caught)
-        return
-    with parallel(num_threads=workers):
-        run_units(p, run_unit, plan, units, workspace + threadid() * size, threadid() == 0, caught)
-        fetch_add(&p.threads_done, 1)
-        if threadid() == 0:
-            await_threads(p, team_size())
-
-
-cdef void await_threads(const Problem *p, int threads) noexcept nogil:
-    """Wait for the others without holding the processor. OpenMP's own barrier spins: where another program keeps a
-    core busy, the thread that is waited for then gets none, and a call of 0.2 ms was seen to take 16 ms."""
-    cdef double started = monotonic_seconds()
-    while read_counter(&p.threads_done) < threads:
-        if monotonic_seconds() - started > 1e-4:
-            sleep_briefly()
-
-
 # ---------------------------------------------------------------- the call from Python
 
 cdef int dtype_code(cnp.ndarray a) except -1:
@@ -453,9 +396,9 @@ cdef int execute(Problem *p, bint skip_zeros, int workers) except -1:
         raise MemoryError("the workspace of this convolution does not fit in memory: its kernel reaches too far")
     try:
         if by_rows:
-            execute_units(p, <RunUnit> run_row_unit, &rows, rows.units, rows.workspace, workers)
+            execute_units(p, run_row_unit, &rows, rows.units, rows.workspace, workers)
         else:
-            execute_units(p, <RunUnit> run_channel_unit, &channels, channels.units, channels.workspace, workers)
+            execute_units(p, run_channel_unit, &channels, channels.units, channels.workspace, workers)
     finally:
         if by_rows:
             free_rows(&rows)
@@ -467,6 +410,7 @@ cdef int execute(Problem *p, bint skip_zeros, int workers) except -1:
 cdef int execute_units(Problem *p, RunUnit run_unit, const void *plan, int64_t units, int64_t size,
                        int workers) except -1:
     """Run a plan's units, each thread with a workspace of `size` bytes whose first ones are its header."""
+    cdef Progress progress
     cdef list caught = []
     cdef char *workspace
     if units == 0:
@@ -480,9 +424,9 @@ cdef int execute_units(Problem *p, RunUnit run_unit, const void *plan, int64_t u
     if workspace == NULL:
         raise MemoryError(f"no memory for the workspace of {workers * size} bytes")
     try:
-        p.last_poll = monotonic_seconds()
+        begin(&progress, <void *> caught)
         with nogil:
-            run(p, run_unit, plan, units, workspace, size, workers, <void *> caught)
+            share_units(run_unit, plan, units, workspace, size, workers, &progress)
     finally:
         free(workspace)
     if caught:

@@ -287,7 +287,9 @@ cdef inline void store_columns(const Problem *p, char *row, int64_t first, int64
         store(p.y_code, row + first * p.W.y_step, p.W.y_step, sums, end - first)
 
 
-cdef void run_row_unit(const RowPlan *q, int64_t unit, char *workspace) noexcept nogil:
+cdef void run_row_unit(const void *plan, int64_t unit, char *workspace, Progress *progress,
+                       bint calling) noexcept nogil:
+    cdef const RowPlan *q = <const RowPlan *> plan
     cdef const Problem *p = q.p
     cdef RowUnit u
     cdef int64_t blocks = q.col_blocks + q.band_blocks

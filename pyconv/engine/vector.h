@@ -80,6 +80,13 @@ typedef real vec __attribute__((vector_size(PYCONV_VECTOR_BYTES), aligned(sizeof
 #endif
 #define PYCONV_MAX_NV 12
 
+/* Pixels that a deformable convolution samples at once: as wide as the tile of the most output channels. */
+#if PYCONV_MAX_R == 8
+#define PYCONV_PANEL (PYCONV_NV8 * PYCONV_LANES)
+#else
+#define PYCONV_PANEL (PYCONV_NV4 * PYCONV_LANES)
+#endif
+
 PYCONV_INLINE vec vzero(void) {
     vec v = {0};
     return v;
@@ -160,6 +167,50 @@ PYCONV_INLINE void copy_masked(real *to, const real *from, const real *mask, int
         mask_vec m = *(const mask_vec *)(mask + i), v = *(const mask_vec *)(from + i);
         *(mask_vec *)(to + i) = (v & m) | ((mask_vec)c & ~m);
     }
+}
+
+/* Two vectors into one another, a0 b0 a1 b1 ...: the first halves, and the second ones. */
+#if PYCONV_VECTOR_BYTES == 64 && defined(PYCONV_F32)
+#define PYCONV_ZIP_FIRST 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
+#define PYCONV_ZIP_SECOND 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
+#elif (PYCONV_VECTOR_BYTES == 64) || (PYCONV_VECTOR_BYTES == 32 && defined(PYCONV_F32))
+#define PYCONV_ZIP_FIRST 0, 8, 1, 9, 2, 10, 3, 11
+#define PYCONV_ZIP_SECOND 4, 12, 5, 13, 6, 14, 7, 15
+#elif (PYCONV_VECTOR_BYTES == 32) || defined(PYCONV_F32)
+#define PYCONV_ZIP_FIRST 0, 4, 1, 5
+#define PYCONV_ZIP_SECOND 2, 6, 3, 7
+#else
+#define PYCONV_ZIP_FIRST 0, 2
+#define PYCONV_ZIP_SECOND 1, 3
+#endif
+
+/* Transpose a square of reals. A round takes the highest bit of the row's number to the end of the column's, and that
+ * of the column's to the end of the row's; after log2(LANES) rounds they have changed places. */
+PYCONV_INLINE void transpose_square(vec *v) {
+#pragma GCC unroll 4
+    for (int round = 1; round < PYCONV_LANES; round *= 2) {
+        vec t[PYCONV_LANES];
+#pragma GCC unroll 16
+        for (int i = 0; i < PYCONV_LANES / 2; i++) {
+            t[2 * i] = __builtin_shufflevector(v[i], v[i + PYCONV_LANES / 2], PYCONV_ZIP_FIRST);
+            t[2 * i + 1] = __builtin_shufflevector(v[i], v[i + PYCONV_LANES / 2], PYCONV_ZIP_SECOND);
+        }
+#pragma GCC unroll 16
+        for (int i = 0; i < PYCONV_LANES; i++) v[i] = t[i];
+    }
+}
+
+/* The sum of each vector's lanes, as one vector: the same rounds, each adding the two halves. */
+PYCONV_INLINE vec sum_each(vec *v) {
+#pragma GCC unroll 4
+    for (int half = PYCONV_LANES / 2; half > 0; half /= 2) {
+#pragma GCC unroll 16
+        for (int i = 0; i < half; i++) {
+            v[i] = __builtin_shufflevector(v[i], v[i + half], PYCONV_ZIP_FIRST)
+                   + __builtin_shufflevector(v[i], v[i + half], PYCONV_ZIP_SECOND);
+        }
+    }
+    return v[0];
 }
 
 /* The empty assembly makes a value opaque: the compiler forgets where it came from. */
