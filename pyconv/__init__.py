@@ -4,6 +4,7 @@ from pyconv._config import show_config
 from pyconv._workers import get_workers, set_workers
 from pyconv.conv import conv1d, conv2d, conv3d, corr2d
 from pyconv.geometry import output_size
+from pyconv.subpixel import pixel_shuffle, pixel_unshuffle, subpixel_conv2d
 from pyconv.unfold import fold, unfold
 
 __all__ = [
@@ -16,7 +17,10 @@ __all__ = [
     "kernels",
     "ndimage",
     "output_size",
+    "pixel_shuffle",
+    "pixel_unshuffle",
     "set_workers",
     "show_config",
+    "subpixel_conv2d",
     "unfold",
 ]

@@ -585,3 +585,36 @@ def folded_leading_shape(columns, k, positions):
     if columns.ndim == 2:
         return () if columns.shape[0] == taps else (channels,)
     return columns.shape[0], channels
+
+
+# ---- sub-pixels ----
+
+
+def shuffle_factor(value, name):
+    return integer(value, name, minimum=1, maximum=2**20)
+
+
+def shuffle_channels(x, r, name, factor_name):
+    _image_axes(x, name)
+    if x.shape[-3] % r**2:
+        raise ValueError(f"{factor_name} squared must divide the channels of {name}: {factor_name}={r} makes one of "
+                         f"every {r**2} channels, {name} has {x.shape[-3]} (shape {x.shape})")
+
+
+def unshuffle_pixels(x, r, name, factor_name):
+    _image_axes(x, name)
+    if x.shape[-2] % r or x.shape[-1] % r:
+        raise ValueError(f"{factor_name} must divide height and width of {name}: {factor_name}={r} does not divide "
+                         f"{x.shape[-2:]} (shape {x.shape}); crop or pad {name} first")
+
+
+def _image_axes(x, name):
+    if x.ndim < 3:
+        raise ValueError(f"{name} must have channels, height and width, (C, H, W), with any axes before them; got "
+                         f"shape {x.shape}")
+
+
+def upscale_channels(weight, r):
+    if weight.shape[0] % r**2:
+        raise ValueError(f"upscale_factor squared must divide the output channels: upscale_factor={r} makes one of "
+                         f"every {r**2} channels, weight has {weight.shape[0]} (shape {weight.shape})")

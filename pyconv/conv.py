@@ -11,6 +11,8 @@ _METHODS = ("auto", "direct", "im2col")
 _OVERFLOWS = ("raise", "saturate", "wrap")
 _EXACT = ((np.dtype(np.float32), 2**24), (np.dtype(np.float64), 2**53))
 _INT64 = np.dtype(np.int64)
+_PHASE_CHANNELS = 16                 # output channels a call that make good tiles
+_STRIP_BYTES = 2**18
 
 
 def corr2d(x, k, *, stride=1, padding=0, dilation=1, padding_mode="zeros", padding_value=0.0, dtype=None, out=None,
@@ -195,10 +197,11 @@ def conv3d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, 
 
 
 def _convolve(ndim, input, weight, bias, stride, padding, dilation, groups, padding_mode, padding_value, dtype, out,
-              method, overflow, workers, matrices=False):
+              method, overflow, workers, matrices=False, upscale=1):
     """conv{ndim}d; with `matrices`, input and weight are two 2-D arrays with the axes of one channel put before them,
-    and `out` is 2-D."""
+    and `out` is 2-D; `upscale` (of conv2d) stores the result as pixel_shuffle arranges it."""
     x, w, bias, groups = _check.convolution_arrays(input, weight, bias, ndim, groups)
+    _check.upscale_channels(w, upscale)
     n, k = x.shape[-ndim:], w.shape[2:]
     stride = _check.per_axis(stride, "stride", ndim, minimum=1)
     dilation = _check.per_axis(dilation, "dilation", ndim, minimum=1)
@@ -208,8 +211,8 @@ def _convolve(ndim, input, weight, bias, stride, padding, dilation, groups, padd
     _check.one_of(method, "method", _METHODS)
     _check.one_of(overflow, "overflow", _OVERFLOWS)
     workers = resolve_workers(workers)
-    shape = _check.output_shape(
-        (*x.shape[:-ndim - 1], w.shape[0], *geometry.convolution_size(n, k, stride, sides, dilation)))
+    size = geometry.convolution_size(n, k, stride, sides, dilation)
+    shape = _check.output_shape((*x.shape[:-ndim - 1], w.shape[0] // upscale**2, *(upscale * on for on in size)))
     computed, result = _result_dtypes(x, w, bias, dtype)
     value = _check.constant(padding_value, result.kind == "c") if boundary == "constant" else 0
     if out is not None:
@@ -228,22 +231,62 @@ def _convolve(ndim, input, weight, bias, stride, padding, dilation, groups, padd
         """The convolution in the dtype `computed`, stored into `out`."""
         weights = _in_dtype(w, computed, out)
         biases = None if bias is None else _in_dtype(bias, computed, out)
-        if weights.shape[1] == 0 or out.size == 0:
-            out[...] = 0 if biases is None else biases.reshape(-1, *(1,) * ndim)
+        if out.size == 0:
+            return out
+        if weights.shape[1] == 0:
+            for phase, pixels in _phases(out, upscale):
+                pixels[...] = 0 if biases is None else biases[phase].reshape(-1, *(1,) * ndim)
         elif method == "im2col":
             patches = unfold(x.astype(np.result_type(computed, x) if x.dtype.kind == "c" else computed, copy=False), k,
                              dilation, sides, stride, padding_mode=padding_mode, padding_value=value)
             flat = np.empty((*shape[:-ndim], patches.shape[-1]), out.dtype)
             _multiply(weights, patches, biases, flat, nbatch, groups, workers)
             out[...] = flat.reshape(shape)
-        else:
+        elif upscale == 1:
             engine.correlate(x, weights, biases, out, nbatch, groups, stride, dilation, before, boundary, value,
                              workers)
+        else:
+            _correlate_upscaled(x, weights, biases, out, upscale, nbatch, groups, stride, dilation, before, boundary,
+                                value, workers)
         return out
 
     if computed == _INT64:
         return _exact_integers(x, w, bias, _check.integer_constant(value), shape, result, out, overflow, compute)
     return compute(computed, np.empty(shape, result) if out is None else out)
+
+
+def _phases(out, upscale):
+    """Every phase of a pixel block: (its channels before the shuffle, its pixels in `out`)."""
+    if upscale == 1:
+        yield slice(None), out
+        return
+    for i, j in np.ndindex(upscale, upscale):
+        yield slice(i * upscale + j, None, upscale**2), out[..., i::upscale, j::upscale]
+
+
+def _correlate_upscaled(x, weights, biases, out, upscale, nbatch, groups, stride, dilation, before, boundary, value,
+                        workers):
+    """engine.correlate into the pixels that pixel_shuffle moves the output channels to."""
+    channels = out.shape[nbatch]
+    if channels % groups == 0 and (channels // groups >= _PHASE_CHANNELS or weights.shape[1] == 1):
+        for phase, pixels in _phases(out, upscale):
+            engine.correlate(x, np.ascontiguousarray(weights[phase]),
+                             None if biases is None else np.ascontiguousarray(biases[phase]), pixels, nbatch, groups,
+                             stride, dilation, before, boundary, value, workers)
+        return
+    # A call a phase would read the input again for a few channels each: all channels of some rows, put in place from
+    # a cache. The engine counts a strip's rows from where its padding begins.
+    oh, ow = out.shape[-2] // upscale, out.shape[-1] // upscale
+    rows = min(oh, max(1, _STRIP_BYTES // (weights.shape[0] * ow * out.itemsize)))
+    strip = np.empty((*(1,) * nbatch, weights.shape[0], rows, ow), out.dtype)
+    for image in np.ndindex(out.shape[:nbatch]):
+        one = (*(slice(n, n + 1) for n in image), Ellipsis)
+        for y in range(0, oh, rows):
+            part = strip[..., :min(rows, oh - y), :]
+            engine.correlate(x[one], weights, biases, part, nbatch, groups, stride, dilation,
+                             (before[0] - y * stride[0], before[1]), boundary, value, workers)
+            for phase, pixels in _phases(out[one], upscale):
+                pixels[..., y:y + rows, :] = part[..., phase, :, :]
 
 
 def _multiply(weights, patches, bias, out, nbatch, groups, workers):
