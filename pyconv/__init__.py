@@ -4,10 +4,15 @@ from pyconv._config import show_config
 from pyconv._workers import get_workers, set_workers
 from pyconv.conv import conv1d, conv2d, conv3d, corr2d
 from pyconv.deform import deform_conv2d
-from pyconv.geometry import output_size
+from pyconv.geometry import output_size, receptive_field
+from pyconv.layers import Conv2d, ReLU, Sequential
+from pyconv.subpixel import pixel_shuffle, pixel_unshuffle, subpixel_conv2d
 from pyconv.unfold import fold, unfold
 
 __all__ = [
+    "Conv2d",
+    "ReLU",
+    "Sequential",
     "conv1d",
     "conv2d",
     "conv3d",
@@ -18,7 +23,11 @@ __all__ = [
     "kernels",
     "ndimage",
     "output_size",
+    "pixel_shuffle",
+    "pixel_unshuffle",
+    "receptive_field",
     "set_workers",
     "show_config",
+    "subpixel_conv2d",
     "unfold",
 ]

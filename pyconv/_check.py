@@ -653,3 +653,178 @@ def deformable_gradient(grad_output, shape, unbatched):
     if grad_output.shape != wanted:
         raise ValueError(f"grad_output must have the shape of the output, {wanted}, got {grad_output.shape}")
     return grad_output[None] if unbatched else grad_output
+
+
+# ---- sub-pixels ----
+
+
+def shuffle_factor(value, name):
+    return integer(value, name, minimum=1, maximum=2**20)
+
+
+def shuffle_channels(x, r, name, factor_name):
+    _image_axes(x, name)
+    if x.shape[-3] % r**2:
+        raise ValueError(f"{factor_name} squared must divide the channels of {name}: {factor_name}={r} makes one of "
+                         f"every {r**2} channels, {name} has {x.shape[-3]} (shape {x.shape})")
+
+
+def unshuffle_pixels(x, r, name, factor_name):
+    _image_axes(x, name)
+    if x.shape[-2] % r or x.shape[-1] % r:
+        raise ValueError(f"{factor_name} must divide height and width of {name}: {factor_name}={r} does not divide "
+                         f"{x.shape[-2:]} (shape {x.shape}); crop or pad {name} first")
+
+
+def _image_axes(x, name):
+    if x.ndim < 3:
+        raise ValueError(f"{name} must have channels, height and width, (C, H, W), with any axes before them; got "
+                         f"shape {x.shape}")
+
+
+def upscale_channels(weight, r):
+    if weight[0] % r**2:
+        raise ValueError(f"upscale_factor squared must divide the output channels: upscale_factor={r} makes one of "
+                         f"every {r**2} channels, weight has {weight[0]} (shape {weight})")
+
+
+# ---- layers that hold weights ----
+
+
+def flag(value, name):
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False, got {value!r} of type {type(value).__name__}")
+    return bool(value)
+
+
+def generator(rng):
+    try:
+        return np.random.default_rng(rng)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"rng must be a numpy.random.Generator, a seed or None, got {rng!r}: {error}") from None
+
+
+def layer_groups(groups, in_channels, out_channels):
+    groups = integer(groups, "groups", minimum=1)
+    if in_channels % groups or out_channels % groups:
+        raise ValueError(f"groups must divide in_channels and out_channels, got groups={groups}, "
+                         f"in_channels={in_channels}, out_channels={out_channels}")
+    return groups
+
+
+def layer_dtype(dtype):
+    dtype = result_dtype(dtype).newbyteorder("=")
+    if dtype.char not in _IMAGE_DTYPES or dtype.kind not in "fc":
+        raise TypeError(f"dtype must be a floating or complex dtype of up to 64 bits a component, got {dtype}")
+    return dtype
+
+
+def layer_array(value, name, dtype):
+    """`value` as an array that a layer of `dtype` can compute with."""
+    value = numeric_array(value, name)
+    if value.dtype.kind == "c" and dtype.kind != "c":
+        raise TypeError(f"{name} must be real, since the layer is ({dtype}), got dtype {value.dtype}; make the layer "
+                        "with dtype=np.complex64")
+    return value
+
+
+def real_array(value, name):
+    value = numeric_array(value, name)
+    if value.dtype.kind == "c":
+        raise TypeError(f"{name} must be real, complex numbers have no order; got dtype {value.dtype}")
+    return value
+
+
+def layer_channels(x, in_channels, out_channels):
+    if x.ndim == 2 and in_channels == out_channels == 1 or x.ndim in (3, 4) and x.shape[-3] == in_channels:
+        return
+    hint = ""
+    if x.ndim == 2:
+        hint = ("; for one channel pass x[None]" if in_channels == 1
+                else "; a 2-D image fits a layer whose channel counts are both 1")
+    elif x.ndim in (3, 4) and x.shape[-1] == in_channels:
+        hint = "; for channels on the last axis pass np.moveaxis(x, -1, -3)"
+    raise ValueError(f"x must have shape (N, {in_channels}, H, W) or ({in_channels}, H, W) for a layer of "
+                     f"{in_channels} input channels, got shape {x.shape}{hint}")
+
+
+def layer_gradient(dy, output_shape, layer, dtype=None):
+    """`dy` as an array of exactly the shape that the layer's last call returned."""
+    if output_shape is None:
+        raise ValueError(f"{layer}.backward needs a call of the layer before it: the gradient depends on the input")
+    dy = numeric_array(dy, "dy") if dtype is None else layer_array(dy, "dy", dtype)
+    if dy.shape != output_shape:
+        raise ValueError(f"dy must have the shape of what the last call of this {layer} returned, {output_shape}, got "
+                         f"{dy.shape}; NumPy's broadcasting is not applied to gradients")
+    return dy
+
+
+def layer_parameter(value, name, shape, dtype):
+    """A new weight or bias for a layer, in its dtype."""
+    value = layer_array(value, name, dtype)
+    if value.shape != shape:
+        raise ValueError(f"{name} must keep its shape, {shape}, got {value.shape}")
+    return value.astype(dtype, copy=False)
+
+
+def layer(value, i):
+    missing = [name for name in ("backward", "zero_grad", "step") if not callable(getattr(value, name, None))]
+    if isinstance(value, type) or not callable(value) or missing:
+        hint = ""
+        if isinstance(value, (list, tuple)):
+            hint = "; pass layers one by one: Sequential(*layers)"
+        elif isinstance(value, type):
+            hint = f"; {value.__name__} is a class, make one: {value.__name__}(...)"
+        raise TypeError(f"layers must be callable and have backward, zero_grad and step, layer {i} is {value!r}{hint}")
+
+
+# ---- receptive fields ----
+
+_WINDOW = {"kernel_size": 1, "stride": 1, "padding": 0, "dilation": 1}
+
+
+def is_single_layer(value):
+    """A tuple is one layer, (kernel_size, stride, padding, dilation), unless it begins with a layer."""
+    return hasattr(value, "kernel_size") or (
+        isinstance(value, tuple) and len(value) > 0 and not hasattr(value[0], "kernel_size"))
+
+
+def layer_window(layer, name):
+    """(kernel_size, stride, padding, dilation) of a layer in either form, not looked at yet."""
+    if not isinstance(layer, tuple):
+        return tuple(getattr(layer, name, default) for name, default in _WINDOW.items())
+    if len(layer) > len(_WINDOW):
+        raise ValueError(f"{name} must be (kernel_size, stride, padding, dilation) or begin so, got {len(layer)} "
+                         f"values: {layer!r}; a tuple is one layer, several come in a list")
+    return layer + tuple(_WINDOW.values())[len(layer):]
+
+
+def layer_sequence(layers, name):
+    if isinstance(layers, (str, bytes)) or not np.iterable(layers):
+        raise TypeError(f"{name} must be a layer (with kernel_size, stride, padding and dilation), a tuple of these "
+                        f"four, or a sequence of layers; got {layers!r} of type {type(layers).__name__}")
+    return layers
+
+
+def common_axes(windows, input_size):
+    """(whether no one says how many axes there are, how many): one number for all axes may stand beside any count."""
+    counts = {}
+    for name, window in windows:
+        for what, value in zip(_WINDOW, window, strict=True):
+            if np.iterable(value) and not isinstance(value, str):
+                counts.setdefault(len(list(value)), f"{name}: {what}={value!r}")
+    if np.iterable(input_size) and not isinstance(input_size, str):
+        counts.setdefault(len(list(input_size)), f"input_size={input_size!r}")
+    if len(counts) > 1:
+        raise ValueError(f"all layers must have the same number of axes, got {' and '.join(counts.values())}")
+    return not counts, next(iter(counts), 1)
+
+
+def output_index(index, ndim, output_size):
+    """An output element's position, one number an axis; `output_size` is None where it is not known."""
+    single, values = sizes(index, "output_index", 0)
+    if len(values) != ndim:
+        raise ValueError(f"output_index must have one number for each of the {ndim} axes, got {index!r}")
+    if output_size is not None and any(i >= n for i, n in zip(values, output_size, strict=True)):
+        raise ValueError(f"output_index must lie in the output, which has size {output_size}, got {index!r}")
+    return values

@@ -196,9 +196,9 @@ def conv3d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, 
 
 
 def _convolve(ndim, input, weight, bias, stride, padding, dilation, groups, padding_mode, padding_value, dtype, out,
-              method, overflow, workers, matrices=False):
+              method, overflow, workers, matrices=False, upscale=1):
     """conv{ndim}d; with `matrices`, input and weight are two 2-D arrays with the axes of one channel put before them,
-    and `out` is 2-D."""
+    and `out` is 2-D; `upscale` (of conv2d) stores the result as pixel_shuffle arranges it."""
     x, w = _check.numeric_array(input, "input"), _check.numeric_array(weight, "weight")
     bias = None if bias is None else _check.numeric_array(bias, "bias")
     plain = type(stride) is type(padding) is type(dilation) is type(groups) is int and type(padding_mode) is str
@@ -206,7 +206,7 @@ def _convolve(ndim, input, weight, bias, stride, padding, dilation, groups, padd
     shape, groups, stride, dilation, sides, boundary, nbatch, computed, result = settle(
         ndim, x.shape, w.shape, None if bias is None else bias.shape, x.dtype, w.dtype,
         None if bias is None else bias.dtype, stride, padding, dilation, groups, padding_mode,
-        None if dtype is None else _check.result_dtype(dtype))
+        None if dtype is None else _check.result_dtype(dtype), upscale)
     _check.one_of(method, "method", _METHODS)
     _check.one_of(overflow, "overflow", _OVERFLOWS)
     workers = resolve_workers(workers)
@@ -227,8 +227,11 @@ def _convolve(ndim, input, weight, bias, stride, padding, dilation, groups, padd
         """The convolution in the dtype `computed`, stored into `out`."""
         weights = _in_dtype(w, computed, out)
         biases = None if bias is None else _in_dtype(bias, computed, out)
-        if weights.shape[1] == 0 or out.size == 0:
-            out[...] = 0 if biases is None else biases.reshape(-1, *(1,) * ndim)
+        if out.size == 0:
+            return out
+        if weights.shape[1] == 0:
+            for phase, pixels in _phases(out, upscale):
+                pixels[...] = 0 if biases is None else biases[phase].reshape(-1, *(1,) * ndim)
         elif method == "im2col":
             patches = unfold(x.astype(np.result_type(computed, x) if x.dtype.kind == "c" else computed, copy=False),
                              w.shape[2:], dilation, sides, stride, padding_mode=padding_mode, padding_value=value)
@@ -237,7 +240,7 @@ def _convolve(ndim, input, weight, bias, stride, padding, dilation, groups, padd
             out[...] = flat.reshape(shape)
         else:
             engine.correlate(x, weights, biases, out, nbatch, groups, stride, dilation, before, boundary, value,
-                             workers)
+                             workers, upscale=upscale)
         return out
 
     if computed == _INT64:
@@ -246,7 +249,7 @@ def _convolve(ndim, input, weight, bias, stride, padding, dilation, groups, padd
 
 
 def _settle(ndim, input, weight, bias, input_dtype, weight_dtype, bias_dtype, stride, padding, dilation, groups,
-            padding_mode, dtype):
+            padding_mode, dtype, upscale):
     """All that follows from shapes (`input`, `weight`, `bias`), dtypes and settings: the output's shape; groups,
     stride, dilation, (before, after) and boundary in their one form; the batch axes; the dtypes computed in and
     returned."""
@@ -257,8 +260,9 @@ def _settle(ndim, input, weight, bias, input_dtype, weight_dtype, bias_dtype, st
     sides = geometry.normalize_padding(padding, n, k, stride, dilation)
     boundary = _check.layer_boundary(padding_mode)
     _check.boundary_has_samples(n, sides, boundary, "input")
-    shape = _check.output_shape(
-        (*input[:-ndim - 1], weight[0], *geometry.convolution_size(n, k, stride, sides, dilation)))
+    _check.upscale_channels(weight, upscale)
+    size = geometry.convolution_size(n, k, stride, sides, dilation)
+    shape = _check.output_shape((*input[:-ndim - 1], weight[0] // upscale**2, *(upscale * on for on in size)))
     return (shape, groups, stride, dilation, sides, boundary, len(input) - ndim - 1,
             *_result_dtypes(input_dtype, weight_dtype, bias_dtype, dtype))
 
@@ -266,6 +270,15 @@ def _settle(ndim, input, weight, bias, input_dtype, weight_dtype, bias_dtype, st
 # Checked once for each combination: else the checks of a call take as long as a small image. Only called with plain
 # ints, since True or 1.0, which are refused, would pass for a 1 that was checked before.
 _settle_once = functools.lru_cache(maxsize=512)(_settle)
+
+
+def _phases(out, upscale):
+    """Every phase of a pixel block: (its channels before the shuffle, its pixels in `out`)."""
+    if upscale == 1:
+        yield slice(None), out
+        return
+    for i, j in np.ndindex(upscale, upscale):
+        yield slice(i * upscale + j, None, upscale**2), out[..., i::upscale, j::upscale]
 
 
 def _multiply(weights, patches, bias, out, nbatch, groups, workers):

@@ -6,22 +6,28 @@ for `pyconv.ndimage.convolve` the signs of the odd ones (first derivatives, `emb
 ones are the same for both.
 
 Signs: a derivative is positive where the image rises along its axis, and a second derivative or Laplacian is
-positive in a valley. Scales: smoothing kernels sum to 1, so a flat image stays as it is. `sobel`, `prewitt`
-and `scharr` hold SciPy's whole numbers, so integer images stay exact; each docstring names the divisor that
-turns its result into grey levels a pixel, and scikit-image's, which is half of it.
+positive in a valley. The textbook's ``[1, -1]`` and ``[-1, 2, -1]`` are the negatives of ``derivative(1)`` and
+``derivative(2)`` (though a strict convolution with ``[1, -1]`` is the correlation with ``derivative(1)``).
+
+Scales: smoothing kernels sum to 1, so a flat image stays as it is; ``box(n, normalize=False)`` sums over its
+window instead, the integral. `derivative`, `second_derivative` and `laplacian` are scaled to the derivative
+itself, for pixels 1 apart. `sobel`, `prewitt` and `scharr` hold SciPy's whole numbers, so integer images stay
+exact; each docstring names the divisor that turns its result into grey levels a pixel, and scikit-image's,
+which is half of it.
 
 ===========================  ==========================================================  ================
 kernel                       what it gives                                               sum of weights
 ===========================  ==========================================================  ================
 `identity`                   the image itself                                            1
-`box`, `binomial`            a blur of a given size                                      1
+`box`                        the mean of a window, or its sum with normalize=False       1, or their number
+`binomial`                   a blur of a given size                                      1
 `gaussian`                   a blur of a given sigma, or a derivative of one             1, or about 0
-`derivative`                 the difference of a given order, +d! on x**d                0
-`second_derivative`          [1, -2, 1]                                                  0
+`derivative`                 the difference of a given order d, +d! on x**d              0 (order 0: 1)
+`second_derivative`          [1, -2, 1] along one axis, +2 on x**2                       0
 `sobel`                      8 times the slope along one axis                            0
 `prewitt`                    6 times the slope along one axis                            0
 `scharr`                     32 times the slope along one axis                           0
-`laplacian`                  the sum of the second derivatives                           0
+`laplacian`                  the sum of the second derivatives, +4 on x**2 + y**2        0
 `laplacian_of_gaussian`      the Laplacian of the blurred image                          about 0
 `sharpen`                    the image minus its Laplacian                               1
 `emboss`                     a relief, lit from one corner                               1

@@ -13,6 +13,7 @@ import pyconv
 PACKAGE = Path(__file__).resolve().parents[1] / "pyconv"
 FUNCTIONS = [
     *("corr2d", "conv1d", "conv2d", "conv3d", "deform_conv2d", "unfold", "fold", "output_size"),
+    *("pixel_shuffle", "pixel_unshuffle", "subpixel_conv2d", "Conv2d", "ReLU", "Sequential", "receptive_field"),
     *("set_workers", "get_workers", "show_config", "ndimage", "kernels"),
 ]
 
@@ -175,6 +176,12 @@ def test_no_module_is_imported_in_a_circle():
 
     for name in graph:
         visit(name, [])
+
+
+def test_gradients_stand_on_functions_and_layers_on_both():
+    for name in ("conv", "unfold", "subpixel", "geometry", "kernels"):
+        assert not imports_of(f"pyconv.{name}") & {"pyconv.grad", "pyconv.layers"}, name
+    assert "pyconv.layers" not in imports_of("pyconv.grad")
 
 
 def test_nothing_imports_the_command():

@@ -2,6 +2,7 @@
 
 import doctest
 import math
+import re
 from decimal import Decimal, getcontext
 
 import numpy as np
@@ -138,6 +139,46 @@ def test_the_textbooks_signs_are_the_negatives():
     oracle.assert_same_values(edges, -pyconv.corr2d(image, [[1.0, -1.0]]))
     assert edges[0].tolist() == [0, -1, 0, 0, 0, 1, 0]
     oracle.assert_same_values(kernels.second_derivative(), -np.array([-1, 2, -1]))
+    # A strict convolution turns [1, -1] round, which makes it ours; [-1, 2, -1] stays as it is.
+    line = np.arange(9.0) ** 2
+    oracle.assert_same_values(pyconv.ndimage.convolve1d(line, [1, -1]),
+                              pyconv.ndimage.correlate1d(line, kernels.derivative(1), origin=-1))
+    oracle.assert_same_values(pyconv.ndimage.convolve1d(line, [-1, 2, -1]),
+                              -pyconv.ndimage.correlate1d(line, kernels.second_derivative()))
+
+
+@pytest.mark.parametrize("n", [(1, 1), (3, 3), (2, 5)])
+def test_a_box_that_is_not_normalized_is_the_integral(n):
+    image = np.random.default_rng(0).integers(-9, 9, (8, 9)).astype(np.float64)
+    sums = np.pad(image, ((1, 0), (1, 0))).cumsum(0).cumsum(1)
+    h, w = n
+    expected = sums[h:, w:] - sums[:-h, w:] - sums[h:, :-w] + sums[:-h, :-w]
+    oracle.assert_same_values(pyconv.corr2d(image, kernels.box(n, normalize=False)), expected)
+
+
+def documented_sums():
+    """The sums of weights that the module's table gives."""
+    rows = [line.split("  ") for line in kernels.__doc__.splitlines() if re.match("`.*  ", line)]
+    return {name: row[-1].strip() for row in rows for name in row[0].strip().replace("`", "").split(", ")}
+
+
+def test_the_table_of_sums_holds():
+    documented = documented_sums()
+    assert sorted(documented) == sorted(kernels.__all__)
+    for name, words in documented.items():
+        total = getattr(kernels, name)(*EVERY_KERNEL[name]).sum()
+        if words.startswith("about 0"):
+            assert abs(total) < 1e-3
+        else:
+            assert total == pytest.approx(float(words[0]), abs=1e-15)
+
+
+def test_second_derivatives_have_the_documented_scales():
+    y, x = np.indices((5, 6)).astype(np.float64)
+    assert (pyconv.corr2d(x**2, kernels.second_derivative(ndim=2)) == 2).all()
+    assert (pyconv.corr2d(y**2, kernels.second_derivative(axis=0, ndim=2)) == 2).all()
+    assert (pyconv.corr2d(x**2 + y**2, kernels.laplacian()) == 4).all()
+    assert (pyconv.corr2d(x**3, kernels.derivative(3, ndim=2)) == 6).all()
 
 
 @pytest.mark.parametrize(

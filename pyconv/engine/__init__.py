@@ -95,7 +95,7 @@ def fma_gflops(dtype, workers):
 
 
 def correlate(x, w, bias, out, nbatch, groups, stride, dilation, before, boundary, constant, workers,
-              skip_zeros=False, fused=True, pairs=0):
+              skip_zeros=False, fused=True, pairs=0, upscale=1):
     """Cross-correlate x with w into out.
 
     Parameters
@@ -122,23 +122,26 @@ def correlate(x, w, bias, out, nbatch, groups, stride, dilation, before, boundar
     pairs : int
         1 or -1: w is one-dimensional, odd-sized and even or odd about its middle; it is summed as by
         scipy.ndimage.correlate1d.
+    upscale : int
+        r above 1, with two spatial axes: out is batch + (O // r**2, r * oh, r * ow), and output channel
+        c * r * r + i * r + j goes to out[..., c, i::r, j::r].
     """
     if not (out.flags.aligned and out.dtype.isnative):
         native = np.empty(out.shape, out.dtype.newbyteorder("="))
         correlate(x, w, bias, native, nbatch, groups, stride, dilation, before, boundary, constant, workers,
-                  skip_zeros, fused, pairs)
+                  skip_zeros, fused, pairs, upscale)
         out[...] = native
         return
     if "c" in (x.dtype.kind, w.dtype.kind, out.dtype.kind):
         _correlate_complex(x, w, bias, out, nbatch, groups, stride, dilation, before, boundary, constant, workers,
-                           skip_zeros, fused, pairs)
+                           skip_zeros, fused, pairs, upscale)
         return
     _run(x, w, bias, out, nbatch, groups, stride, dilation, before, boundary, constant, 0.0, 1, workers, skip_zeros,
-         fused, pairs)
+         fused, pairs, upscale)
 
 
 def _run(x, w, bias, out, nbatch, groups, stride, dilation, before, boundary, constant, constant_imag, x_parts,
-         workers, skip_zeros, fused, pairs):
+         workers, skip_zeros, fused, pairs, upscale):
     # A channels-last image is one whose columns are `pixel` samples wide: filtered without a transposed copy.
     interleaved = False
     if nbatch and x_parts == 1 and w.shape[0] == 1:
@@ -147,7 +150,7 @@ def _run(x, w, bias, out, nbatch, groups, stride, dilation, before, boundary, co
                        and x.strides[nbatch - 1] == x.itemsize and x.strides[-1] == pixel * x.itemsize
                        and out.strides[nbatch - 1] == out.itemsize and out.strides[-1] == pixel * out.itemsize)
     _kernels[w.dtype].correlate(x, w, bias, out, nbatch, groups, stride, dilation, before, boundary, constant,
-                                constant_imag, x_parts, interleaved, workers, skip_zeros, fused, pairs)
+                                constant_imag, x_parts, interleaved, workers, skip_zeros, fused, pairs, upscale)
 
 
 def part_weights(w, part):
@@ -158,7 +161,7 @@ def part_weights(w, part):
 
 
 def _correlate_complex(x, w, bias, out, nbatch, groups, stride, dilation, before, boundary, constant, workers,
-                       skip_zeros, fused, pairs):
+                       skip_zeros, fused, pairs, upscale):
     """A complex problem is one real problem for each part of the output, over both parts of the input as channels."""
     constant = complex(constant)
     settings = nbatch, groups, stride, dilation, before, boundary
@@ -168,13 +171,15 @@ def _correlate_complex(x, w, bias, out, nbatch, groups, stride, dilation, before
             w_part = part_weights(w, part)
             parts = np.lib.stride_tricks.as_strided(x.real, (*x.shape, 2), (*x.strides, x.itemsize // 2))
             _run(parts, w_part, bias_part, out_part, *settings, constant.real, constant.imag, 2, workers, skip_zeros,
-                 fused, pairs)
+                 fused, pairs, upscale)
         elif w.dtype.kind == "c":
             w_part = np.ascontiguousarray((w.real, w.imag)[part])
-            _run(x, w_part, bias_part, out_part, *settings, constant.real, 0.0, 1, workers, skip_zeros, fused, pairs)
+            _run(x, w_part, bias_part, out_part, *settings, constant.real, 0.0, 1, workers, skip_zeros, fused, pairs,
+                 upscale)
         else:
             x_part, constant_part = (x.real, constant.real) if part == 0 else (x.imag, constant.imag)
-            _run(x_part, w, bias_part, out_part, *settings, constant_part, 0.0, 1, workers, skip_zeros, fused, pairs)
+            _run(x_part, w, bias_part, out_part, *settings, constant_part, 0.0, 1, workers, skip_zeros, fused, pairs,
+                 upscale)
 
 
 def deform(x, offset, mask, w, bias, out, stride, dilation, before, workers):

@@ -321,9 +321,9 @@ cdef void store_tile(const ChannelPlan *q, const ChannelUnit *u, int R, int64_t 
             y = u.y[m] + row * p.H.y_step + column * p.W.y_step
             for r in range(R):
                 if p.y_direct:
-                    copy_reals(<real *> (y + (u.channel + o + r) * p.y_channel), sums + r * lds + done, n)
+                    copy_reals(<real *> (y + channel_offset(p, u.channel + o + r)), sums + r * lds + done, n)
                 else:
-                    store(p.y_code, y + (u.channel + o + r) * p.y_channel, p.W.y_step, sums + r * lds + done, n)
+                    store(p.y_code, y + channel_offset(p, u.channel + o + r), p.W.y_step, sums + r * lds + done, n)
         done += u.run_step - column
         column = 0
         row += 1

@@ -82,6 +82,7 @@ cdef struct Problem:
     # channels; a complex one is two parts, each a real channel here
     int64_t groups, C, O             # C and O: of one group
     int64_t x_channel, y_channel
+    int64_t upscale, y_fine_row, y_fine_column   # r: r x r output channels are the pixels of one, so many bytes apart
     int64_t x_parts                  # 2: a channel is complex, each part a real channel here
     int64_t x_part                   # bytes from one part to the other
     # spatial axes: the last two are H and W, those before are the outer ones
@@ -230,8 +231,17 @@ cdef bint fill_flat(const Problem *p, const ColumnMap *cols, const real *mask, c
     return True
 
 
+cdef inline int64_t channel_offset(const Problem *p, int64_t channel) noexcept nogil:
+    """Bytes from output channel 0 to `channel`; upscaled, channel c * r * r + i * r + j begins at pixel (i, j) of c."""
+    cdef int64_t r = p.upscale
+    if r == 1:
+        return channel * p.y_channel
+    return (channel // (r * r) * p.y_channel + channel % (r * r) // r * p.y_fine_row
+            + channel % r * p.y_fine_column)
+
+
 cdef inline char *output_slice(const Problem *p, int64_t n, int64_t channel, int64_t z) noexcept nogil:
-    cdef char *slice = p.y + batch_offset(p, n, p.y_batch) + channel * p.y_channel
+    cdef char *slice = p.y + batch_offset(p, n, p.y_batch) + channel_offset(p, channel)
     cdef int a
     for a in range(p.n_outer - 1, -1, -1):
         slice += z % p.outer[a].on * p.outer[a].y_step
@@ -320,7 +330,7 @@ cdef void set_axis(Axis *axis, int64_t n, int64_t on, int64_t k, int64_t s, int6
 def correlate(cnp.ndarray x not None, cnp.ndarray w not None, cnp.ndarray bias, cnp.ndarray out not None,
               int n_batch, int64_t groups, tuple stride, tuple dilation, tuple before, tuple boundary,
               double constant, double constant_imag, int64_t x_parts, bint interleaved,
-              int workers, bint skip_zeros, bint fused, int pairs):
+              int workers, bint skip_zeros, bint fused, int pairs, int64_t upscale):
     """pyconv.engine.correlate once dtypes are settled: w and out are real and native, a complex x has its two parts on
     a last axis of length two, and with `interleaved` the last batch axis runs inside W."""
     cdef Problem p
@@ -334,6 +344,9 @@ def correlate(cnp.ndarray x not None, cnp.ndarray w not None, cnp.ndarray bias, 
     p.O = w.shape[0] // groups
     p.x_parts = x_parts
     p.x_channel, p.y_channel = x.strides[n_batch], out.strides[n_batch]
+    p.upscale = upscale
+    if upscale > 1:
+        p.y_fine_row, p.y_fine_column = out.strides[out.ndim - 2], out.strides[out.ndim - 1]
     if x_parts == 2:
         p.x_part = x.strides[x.ndim - 1]
     p.interleave = 1
@@ -362,8 +375,9 @@ def correlate(cnp.ndarray x not None, cnp.ndarray w not None, cnp.ndarray bias, 
     # Spatial axes; neighbours that no kernel reaches across and that lie evenly in both arrays become one.
     cdef int used = 0
     for a in range(n_spatial):
-        set_axis(&axes[used], x.shape[first_spatial + a], out.shape[first_spatial + a], w.shape[2 + a], stride[a],
-                 dilation[a], before[a], boundary[a], x.strides[first_spatial + a], out.strides[first_spatial + a])
+        set_axis(&axes[used], x.shape[first_spatial + a], out.shape[first_spatial + a] // upscale, w.shape[2 + a],
+                 stride[a], dilation[a], before[a], boundary[a], x.strides[first_spatial + a],
+                 upscale * out.strides[first_spatial + a])
         used += 1
         if used > 1 and p.interleave == 1 and merge_axes(&axes[used - 2], &axes[used - 1]):
             used -= 1
@@ -471,7 +485,7 @@ def small_corr2d(x, k, stride, padding, dilation, padding_mode, padding_value, d
         return None
     y = cnp.PyArray_EMPTY(2, shape, cnp.PyArray_TYPE(a), 0)
     memset(&p, 0, <char *> &p.batch - <char *> &p)
-    p.groups = p.C = p.O = p.x_parts = p.N = p.interleave = p.outer_taps = p.outer_size = 1
+    p.groups = p.C = p.O = p.x_parts = p.N = p.interleave = p.outer_taps = p.outer_size = p.upscale = 1
     p.x, p.y, p.w = <const char *> cnp.PyArray_DATA(a), <char *> cnp.PyArray_DATA(y), <const real *> cnp.PyArray_DATA(w)
     p.source.code = p.y_code = REAL_CODE
     p.source.size = sizeof(real)
