@@ -153,6 +153,17 @@ def _run(x, w, bias, out, nbatch, groups, stride, dilation, before, boundary, co
                                 constant_imag, x_parts, interleaved, workers, skip_zeros, fused, pairs, upscale)
 
 
+def weight_gradient(x, g, dw, nbatch, groups, stride, dilation, before, boundary, constant, workers):
+    """The gradient of `correlate`'s weights into dw, given x and the gradient g of its output."""
+    if g.size == 0 or dw.size == 0:
+        dw[...] = 0
+        return
+    parts = _kernels[dw.dtype].weight_gradient(x, g, dw, nbatch, groups, stride, dilation, before, boundary, constant,
+                                               workers)
+    if parts is not None:
+        np.add.reduce(parts, axis=0, out=dw)
+
+
 def part_weights(w, part):
     """The real weights, (O, 2 * C // groups) + kernel, that take both parts of complex channels to one part of the
     output: 0 the real one, 1 the imaginary one."""

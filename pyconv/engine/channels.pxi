@@ -193,7 +193,6 @@ cdef void consider_blocks(ChannelPlan *q, ChannelPlan *best) noexcept nogil:
 cdef bint plan_channels(ChannelPlan *q, Problem *p, int workers) noexcept nogil:
     """False: out of memory."""
     cdef ChannelPlan trial
-    cdef int64_t kz, ky, kx, i = 0
     cdef int own
     memset(q, 0, sizeof(ChannelPlan))
     q.p = p
@@ -214,17 +213,9 @@ cdef bint plan_channels(ChannelPlan *q, Problem *p, int workers) noexcept nogil:
     if q.c_block * q.channel * <double> sizeof(real) > LARGEST_WORKSPACE:
         free_channels(q)
         return False
-    q.taps = <int64_t *> malloc(q.n_taps * sizeof(int64_t))
-    if q.taps == NULL:
+    if not table_taps(q):
         free_channels(q)
         return False
-    for kz in range(p.outer_taps):
-        for ky in range(p.H.k):
-            for kx in range(p.W.k):
-                q.taps[i] = sizeof(real) * (
-                    ((kz * q.fy.count + q.fy.of_tap[ky]) * q.fx.count + q.fx.of_tap[kx]) * q.plane
-                    + q.fy.shift[ky] * q.pitch + q.fx.shift[kx])
-                i += 1
     q.flat_y = p.y_direct and q.pitch == p.W.on and p.H.y_step == p.W.on * <int64_t> sizeof(real)
     q.lds = round_up(line_length(q), LANES) + MAX_NV * LANES
     q.at_band = LINE
@@ -238,6 +229,22 @@ cdef bint plan_channels(ChannelPlan *q, Problem *p, int workers) noexcept nogil:
     if q.flat_x:
         q.mask = round_up(q.band_rows * q.pitch, LANES)
         q.workspace += q.fx.count * q.mask * sizeof(real)
+    return True
+
+
+cdef bint table_taps(ChannelPlan *q) noexcept nogil:
+    cdef const Problem *p = q.p
+    cdef int64_t kz, ky, kx, i = 0
+    q.taps = <int64_t *> malloc(q.n_taps * sizeof(int64_t))
+    if q.taps == NULL:
+        return False
+    for kz in range(p.outer_taps):
+        for ky in range(p.H.k):
+            for kx in range(p.W.k):
+                q.taps[i] = sizeof(real) * (
+                    ((kz * q.fy.count + q.fy.of_tap[ky]) * q.fx.count + q.fx.of_tap[kx]) * q.plane
+                    + q.fy.shift[ky] * q.pitch + q.fx.shift[kx])
+                i += 1
     return True
 
 

@@ -14,7 +14,13 @@ cdef extern from "vector.h" nogil:
     ctypedef double real             # in C: float, double or int64_t
     ctypedef double vec              # in C: a register of reals
     ctypedef long double half        # in C: _Float16 (a type of its own for Cython too)
+    ctypedef struct mask_vec:        # in C: a register of integers as wide as reals
+        pass
     vec vzero()
+    mask_vec first_lanes(int64_t)
+    vec masked(vec, mask_vec)
+    void transpose_square(vec *)
+    vec sum_each(vec *)
     vec load_once(const char *)
     void prefetch(const char *)
     vec rounded_product(vec, real)
@@ -46,6 +52,8 @@ cdef extern from "vector.h" nogil:
         ROW_NV "PYCONV_ROW_NV"
         ROW_NV_SHORT "PYCONV_ROW_NV_SHORT"
         ROW_NV_SHORTER "PYCONV_ROW_NV_SHORTER"
+        DOTS4 "PYCONV_DOTS4"
+        DOTS4_SHORT "PYCONV_DOTS4_SHORT"
         REAL_CODE "PYCONV_REAL_CODE"
 
 cdef extern from "Python.h":
@@ -297,6 +305,7 @@ cdef bint find_phases(Phases *f, int64_t k, int64_t s, int64_t d, bint own) noex
 
 include "channels.pxi"
 include "rows.pxi"
+include "weights.pxi"
 
 
 # ---------------------------------------------------------------- the call from Python
@@ -327,18 +336,22 @@ cdef void set_axis(Axis *axis, int64_t n, int64_t on, int64_t k, int64_t s, int6
     axis.before, axis.boundary, axis.x_step, axis.y_step = before, boundary, x_step, y_step
 
 
-def correlate(cnp.ndarray x not None, cnp.ndarray w not None, cnp.ndarray bias, cnp.ndarray out not None,
-              int n_batch, int64_t groups, tuple stride, tuple dilation, tuple before, tuple boundary,
-              double constant, double constant_imag, int64_t x_parts, bint interleaved,
-              int workers, bint skip_zeros, bint fused, int pairs, int64_t upscale):
-    """pyconv.engine.correlate once dtypes are settled: w and out are real and native, a complex x has its two parts on
-    a last axis of length two, and with `interleaved` the last batch axis runs inside W."""
-    cdef Problem p
+cdef void describe_source(Source *source, cnp.ndarray a):
+    source.code = dtype_code(a)
+    source.size = cnp.PyArray_ITEMSIZE(a)
+    source.swapped = not cnp.PyArray_ISNOTSWAPPED(a)
+    source.plain = cnp.PyArray_ISALIGNED(a) and not source.swapped
+    source.end = array_end(a)
+
+
+cdef void describe_problem(Problem *p, cnp.ndarray x, cnp.ndarray w, cnp.ndarray out, int n_batch, int64_t groups,
+                           tuple stride, tuple dilation, tuple before, tuple boundary, double constant,
+                           double constant_imag, int64_t x_parts, bint interleaved, int64_t upscale):
     cdef int n_spatial = w.ndim - 2
     cdef int a, first_spatial = n_batch + 1
     cdef Axis axes[MAX_AXES]
 
-    memset(&p, 0, <char *> &p.batch - <char *> &p)
+    memset(p, 0, <char *> &p.batch - <char *> p)
     p.groups = groups
     p.C = w.shape[1]
     p.O = w.shape[0] // groups
@@ -362,15 +375,9 @@ def correlate(cnp.ndarray x not None, cnp.ndarray w not None, cnp.ndarray bias, 
     p.x = <const char *> cnp.PyArray_DATA(x)
     p.y = <char *> cnp.PyArray_DATA(out)
     p.w = <const real *> cnp.PyArray_DATA(w)
-    p.bias = <const real *> cnp.PyArray_DATA(bias) if bias is not None else NULL
-    p.source.code = dtype_code(x)
-    p.source.size = cnp.PyArray_ITEMSIZE(x)
-    p.source.swapped = not cnp.PyArray_ISNOTSWAPPED(x)
-    p.source.plain = cnp.PyArray_ISALIGNED(x) and not p.source.swapped
-    p.source.end = array_end(x)
+    describe_source(&p.source, x)
     p.y_code = dtype_code(out)
     p.constant[0], p.constant[1] = <real> constant, <real> constant_imag
-    p.fused, p.pairs = fused, pairs
 
     # Spatial axes; neighbours that no kernel reaches across and that lie evenly in both arrays become one.
     cdef int used = 0
@@ -397,7 +404,48 @@ def correlate(cnp.ndarray x not None, cnp.ndarray w not None, cnp.ndarray bias, 
         p.W.y_step //= p.interleave
     p.y_direct = p.y_code == REAL_CODE and p.W.y_step == sizeof(real)
 
+
+def correlate(cnp.ndarray x not None, cnp.ndarray w not None, cnp.ndarray bias, cnp.ndarray out not None,
+              int n_batch, int64_t groups, tuple stride, tuple dilation, tuple before, tuple boundary,
+              double constant, double constant_imag, int64_t x_parts, bint interleaved,
+              int workers, bint skip_zeros, bint fused, int pairs, int64_t upscale):
+    """pyconv.engine.correlate once dtypes are settled: w and out are real and native, a complex x has its two parts on
+    a last axis of length two, and with `interleaved` the last batch axis runs inside W."""
+    cdef Problem p
+    describe_problem(&p, x, w, out, n_batch, groups, stride, dilation, before, boundary, constant, constant_imag,
+                     x_parts, interleaved, upscale)
+    p.bias = <const real *> cnp.PyArray_DATA(bias) if bias is not None else NULL
+    p.fused, p.pairs = fused, pairs
     execute(&p, skip_zeros, workers)
+
+
+def weight_gradient(cnp.ndarray x not None, cnp.ndarray g not None, cnp.ndarray dw not None, int n_batch,
+                    int64_t groups, tuple stride, tuple dilation, tuple before, tuple boundary, double constant,
+                    int workers):
+    """pyconv.engine.weight_gradient of real arrays that are not empty. Returns None, or partial sums, shaped
+    (splits,) + dw.shape, that are still to be added up into dw."""
+    cdef Problem p
+    cdef WeightPlan q
+    cdef cnp.ndarray parts
+    cdef cnp.npy_intp shape[MAX_AXES]
+    cdef int64_t i
+    describe_problem(&p, x, dw, g, n_batch, groups, stride, dilation, before, boundary, constant, 0.0, 1, False, 1)
+    memset(&q, 0, sizeof(WeightPlan))
+    describe_source(&q.gradient, g)
+    try:
+        if not plan_weights(&q, &p, workers):
+            raise MemoryError("the workspace of this gradient does not fit in memory: its kernel reaches too far")
+        parts = dw
+        if q.splits > 1:
+            shape[0] = q.splits
+            for i in range(dw.ndim):
+                shape[i + 1] = dw.shape[i]
+            parts = cnp.PyArray_EMPTY(dw.ndim + 1, shape, cnp.PyArray_TYPE(dw), 0)
+        q.parts = <real *> cnp.PyArray_DATA(parts)
+        execute_units(&p, weight_unit, &q, q.units, q.workspace, workers)
+    finally:
+        free_weights(&q)
+    return None if parts is dw else parts
 
 
 cdef int execute(Problem *p, bint skip_zeros, int workers) except -1:

@@ -79,6 +79,14 @@ typedef real vec __attribute__((vector_size(PYCONV_VECTOR_BYTES), aligned(sizeof
 #define PYCONV_ROW_NV_SHORTER 1
 #endif
 #define PYCONV_MAX_NV 12
+/* Taps of a tile of dot products for four output channels. */
+#if defined(__AVX512F__) || defined(__aarch64__)
+#define PYCONV_DOTS4 6
+#define PYCONV_DOTS4_SHORT 3
+#else
+#define PYCONV_DOTS4 2
+#define PYCONV_DOTS4_SHORT 1
+#endif
 
 /* Pixels that a deformable convolution samples at once: as wide as the tile of the most output channels. */
 #if PYCONV_MAX_R == 8
@@ -134,6 +142,15 @@ typedef int32_t mask_bits;
 typedef int64_t mask_bits;
 #endif
 typedef mask_bits mask_vec __attribute__((vector_size(PYCONV_VECTOR_BYTES), aligned(sizeof(real)), may_alias));
+
+/* The mask of a vector's first n lanes. */
+PYCONV_INLINE mask_vec first_lanes(int64_t n) {
+    mask_vec m = {0};
+    for (int i = 0; i < PYCONV_LANES; i++) m[i] = i < n ? -1 : 0;
+    return m;
+}
+
+PYCONV_INLINE vec masked(vec v, mask_vec m) { return (vec)((mask_vec)v & m); }
 
 PYCONV_INLINE void fill_mask(real *mask, int64_t n, int64_t period, int64_t first, int64_t end) {
     mask_bits *bits = (mask_bits *)mask;

@@ -1,0 +1,455 @@
+# The gradient of the weights: dw[o, c, k] is the sum over images and positions j of g[o, j] * x[c, j * s + k * d - p].
+#
+# A chunk is a block of output rows x columns of one map; its input goes through a band. Chunks are summed in order, one
+# split of them after the other: how many splits there are follows from the shapes alone, and so do the bits. Two plans:
+#
+# by lanes   Vectors over input channels. The band is turned, channels last, so that a position's channels (and those of
+#            the next kernel columns, where they touch) are vectors, and the tile of tile.pxi multiplies them by the
+#            gradients of R output channels, one position after the other. What it sums lies kernel first, channels last.
+# by dots    Few input channels: vectors over output columns, R gradients x T taps of dot products, lanes added at the end.
+#            Columns past a row's end are masked in both, since what the input holds there may be a NaN.
+
+cdef enum:
+    CHUNK_BAND_BYTES = 262144
+    CHUNK_COLUMNS = 1024             # by lanes: the gradients of R channels stay in the L1 cache while all taps use them
+    WEIGHT_SUMS_BYTES = 393216
+    LANE_BYTES = 256                 # of the band, a position
+    SPLITS = 8                       # as many units as this, where there are as many chunks
+    DOT_SPLITS = 32
+    DOTS_BELOW = 12                  # input channels of a group
+
+
+cdef struct WeightPlan:
+    ChannelPlan band                 # by dots: the band's geometry; by lanes: its problem and column phases
+    Source gradient
+    real *parts                      # one dw a split
+    bint by_lanes
+    int64_t rows, row_blocks, cols, col_blocks
+    int64_t chunks, splits
+    int64_t c_block, c_blocks, o_block, o_blocks
+    int64_t lanes                    # a position's, at least c_block
+    int64_t row_step, sy, col_step, sx       # samples from one band row (column) to the next; band rows an output row
+    int64_t band_rows, band_cols
+    int64_t slots, width             # vectors of `width` sums for each of `slots` kernel rows (or taps)
+    int64_t fill_pitch
+    int64_t units
+    int64_t *columns                 # by lanes: byte offset of each output column
+    int64_t at_band, at_fill, at_map, at_gradient, at_sums, workspace
+
+
+cdef bint plan_weights(WeightPlan *q, Problem *p, int workers) noexcept nogil:
+    """False: out of memory."""
+    cdef int64_t taps = p.outer_taps * p.H.k * p.W.k, base, dots, i
+    q.band.p = p
+    q.band.n_taps = taps
+    q.by_lanes = p.C >= DOTS_BELOW
+    if q.by_lanes:
+        plan_lanes(q)
+    elif not plan_dots(q):
+        return False
+    q.row_blocks, q.col_blocks = ceil_div(p.H.on, q.rows), ceil_div(p.W.on, q.cols)
+    q.chunks = p.N * p.outer_size * q.row_blocks * q.col_blocks
+    base = p.groups * q.c_blocks
+    q.splits = max(1, min(q.chunks, (SPLITS if q.by_lanes else DOT_SPLITS) // base))
+    q.splits = ceil_div(q.chunks, ceil_div(q.chunks, q.splits))
+    # How the output channels are shared out changes no sum, so it may depend on the threads.
+    q.o_block = max(LARGEST_R, WEIGHT_SUMS_BYTES // (<int64_t> sizeof(real) * q.slots * q.width) // LARGEST_R * LARGEST_R)
+    if base * q.splits * ceil_div(p.O, q.o_block) < workers:
+        q.o_block = min(q.o_block, round_up(ceil_div(p.O, ceil_div(workers, base * q.splits)), LARGEST_R))
+    q.o_block = min(q.o_block, p.O)
+    q.o_blocks = ceil_div(p.O, q.o_block)
+    q.units = base * q.o_blocks * q.splits
+    q.at_band = LINE
+    if q.by_lanes:
+        q.columns = <int64_t *> malloc(q.cols * sizeof(int64_t))
+        if q.columns == NULL:
+            return False
+        for i in range(q.cols):
+            q.columns[i] = i * q.sx * q.lanes * sizeof(real)
+        q.at_fill = q.at_band + round_up(sizeof(real) * (p.outer_taps * q.band_rows * q.band_cols * q.lanes), LINE)
+        q.at_map = q.at_fill + round_up(sizeof(real) * (LANES * q.band_rows * q.fill_pitch + MAX_NV * LANES), LINE)
+        q.at_gradient = round_up(q.at_map + sizeof(ColumnMap) + q.fill_pitch * sizeof(int64_t), LINE)
+        q.at_sums = q.at_gradient + round_up(sizeof(real) * q.o_block * q.rows * q.cols, LINE)
+    else:
+        q.at_map = q.at_band + round_up(sizeof(real) * (p.C * q.band.channel + MAX_NV * LANES), LINE)
+        q.at_gradient = round_up(q.at_map + q.band.fx.count * (sizeof(ColumnMap) + q.band.pitch * sizeof(int64_t)), LINE)
+        q.band.at_band, q.band.at_maps = q.at_band, q.at_map
+        dots = q.rows * round_up(q.cols, LANES)
+        q.at_sums = q.at_gradient + round_up(sizeof(real) * q.o_block * dots, LINE)
+    q.workspace = q.at_sums + round_up(sizeof(real) * q.o_block * q.slots * q.width, LINE)
+    return q.workspace < LARGEST_WORKSPACE
+
+
+cdef void plan_lanes(WeightPlan *q) noexcept nogil:
+    cdef const Problem *p = q.band.p
+    cdef int64_t budget = CHUNK_BAND_BYTES // sizeof(real), most = LANE_BYTES // sizeof(real)
+    q.c_blocks = ceil_div(p.C, most)
+    q.c_block = q.lanes = round_up(ceil_div(p.C, q.c_blocks), LANES)
+    q.c_blocks = ceil_div(p.C, q.c_block)
+    # Where there is one tap, the band holds just the samples that it reads.
+    q.row_step = p.H.s if p.H.k == 1 else 1
+    q.col_step = p.W.s if p.W.k == 1 else 1
+    q.sy, q.sx = p.H.s // q.row_step, p.W.s // q.col_step
+    q.cols, q.rows = p.W.on, 1
+    size_lanes(q)
+    while q.cols > LANES and (q.cols > CHUNK_COLUMNS or p.outer_taps * q.band_rows * q.band_cols * q.lanes > budget):
+        q.cols = ceil_div(q.cols, 2)
+        size_lanes(q)
+    if q.cols == p.W.on:             # rows are one line of gradients only where they are whole
+        q.rows = min(p.H.on, CHUNK_COLUMNS // q.cols)
+        size_lanes(q)
+        while q.rows > 1 and p.outer_taps * q.band_rows * q.band_cols * q.lanes > budget:
+            q.rows = min(q.rows - 1, (budget // (p.outer_taps * q.band_cols * q.lanes) - (p.H.k - 1) * p.H.d - 1) // q.sy)
+            q.rows = max(q.rows, 1)
+            size_lanes(q)
+        q.rows = ceil_div(p.H.on, ceil_div(p.H.on, q.rows))
+        size_lanes(q)
+    if p.W.d == 1 or p.W.k == 1:
+        q.slots, q.width = p.outer_taps * p.H.k, p.W.k * q.lanes
+    else:
+        q.slots, q.width = q.band.n_taps, q.lanes
+
+
+cdef void size_lanes(WeightPlan *q) noexcept nogil:
+    cdef const Problem *p = q.band.p
+    q.band_rows = (q.rows - 1) * q.sy + (p.H.k - 1) * p.H.d + 1
+    q.fill_pitch = round_up((q.cols - 1) * q.sx + (p.W.k - 1) * p.W.d + 1, LANES)
+    q.band_cols = q.fill_pitch
+
+
+cdef bint plan_dots(WeightPlan *q) noexcept nogil:
+    cdef const Problem *p = q.band.p
+    cdef ChannelPlan *band = &q.band
+    cdef int64_t budget = CHUNK_BAND_BYTES // sizeof(real), planes
+    if not (find_phases(&band.phases[0], p.H.k, p.H.s, p.H.d, False)
+            and find_phases(&band.phases[1], p.W.k, p.W.s, p.W.d, False)):
+        return False
+    band.fy, band.fx = band.phases[0], band.phases[1]
+    band.maps, band.c_block, band.c_blocks, band.rows, band.cols = 1, p.C, 1, 1, p.W.on
+    planes = p.outer_taps * band.fy.count * band.fx.count * p.C
+    lay_out(band)
+    while band.cols > 4 * LANES and planes * band.band_rows * band.pitch > budget:
+        band.cols = round_up(ceil_div(band.cols, 2), LANES)
+        lay_out(band)
+    band.rows = max(1, min(p.H.on, budget // (planes * band.pitch) - band.fy.reach))
+    band.rows = ceil_div(p.H.on, ceil_div(p.H.on, band.rows))
+    lay_out(band)
+    band.flat_x = False
+    q.rows, q.cols = band.rows, band.cols
+    q.c_block, q.c_blocks = p.C, 1
+    q.slots, q.width = p.C, band.n_taps
+    return table_taps(band)
+
+
+cdef void free_weights(WeightPlan *q) noexcept nogil:
+    free_channels(&q.band)
+    free(q.columns)
+
+
+cdef struct WeightUnit:
+    int64_t group, c0, c1, o0, o1
+    real *dw                         # of the split, first output channel of the group
+    # the chunk
+    int64_t n, z, y0, rows, x0, cols
+    const char *g                    # gradients of channel o0, and bytes from channel to channel and from row to row
+    int64_t g_channel, g_row
+
+
+cdef void weight_unit(const void *plan, int64_t unit, char *workspace, Progress *progress, bint calling) noexcept nogil:
+    cdef const WeightPlan *q = <const WeightPlan *> plan
+    cdef const Problem *p = q.band.p
+    cdef WeightUnit u
+    cdef int64_t split, chunk, end, i, size = p.groups * p.O * p.C * q.band.n_taps
+    cdef real *sums = <real *> (workspace + q.at_sums)
+    u.o0 = unit % q.o_blocks * q.o_block
+    u.o1 = min(p.O, u.o0 + q.o_block)
+    unit //= q.o_blocks
+    u.c0 = unit % q.c_blocks * q.c_block
+    u.c1 = min(p.C, u.c0 + q.c_block)
+    unit //= q.c_blocks
+    u.group = unit % p.groups
+    split = unit // p.groups
+    u.dw = q.parts + split * size + u.group * p.O * p.C * q.band.n_taps
+    memset(sums, 0, (u.o1 - u.o0) * q.slots * q.width * sizeof(real))
+    chunk = split * ceil_div(q.chunks, q.splits)
+    end = min(q.chunks, chunk + ceil_div(q.chunks, q.splits))
+    while chunk < end and go_on(progress, calling):
+        i = chunk
+        u.x0 = i % q.col_blocks * q.cols
+        u.cols = min(q.cols, p.W.on - u.x0)
+        i //= q.col_blocks
+        u.y0 = i % q.row_blocks * q.rows
+        u.rows = min(q.rows, p.H.on - u.y0)
+        i //= q.row_blocks
+        u.z, u.n = i % p.outer_size, i // p.outer_size
+        find_gradients(q, &u, workspace)
+        if q.by_lanes:
+            fill_turned_band(q, &u, workspace)
+            add_lanes(q, &u, workspace, sums)
+        else:
+            add_dots(q, &u, workspace, sums)
+        chunk += 1
+    if q.by_lanes:
+        turn_back(q, &u, sums)
+    else:
+        for i in range(u.o0, u.o1):
+            memcpy(u.dw + i * q.slots * q.width, sums + (i - u.o0) * q.slots * q.width,
+                   q.slots * q.width * sizeof(real))
+
+
+cdef void find_gradients(const WeightPlan *q, WeightUnit *u, char *workspace) noexcept nogil:
+    """Where the chunk's gradients lie: in the array, or else in a copy of them."""
+    cdef const Problem *p = q.band.p
+    cdef const char *g = output_slice(p, u.n, u.group * p.O + u.o0, u.z) + u.y0 * p.H.y_step + u.x0 * p.W.y_step
+    cdef real *copy = <real *> (workspace + q.at_gradient)
+    cdef int64_t y, o, pitch = u.cols if q.by_lanes else round_up(u.cols, LANES)
+    cdef bint in_place = (q.gradient.plain and q.gradient.code == REAL_CODE and p.W.y_step == sizeof(real)
+                          and p.y_channel % <int64_t> sizeof(real) == 0)
+    if q.by_lanes:                   # one line
+        in_place = in_place and (u.rows == 1 or p.H.y_step == u.cols * <int64_t> sizeof(real))
+    else:                            # whole vectors
+        in_place = in_place and p.y_channel >= 0 and p.H.y_step >= 0 and (
+            g + (u.o1 - u.o0 - 1) * p.y_channel + (u.rows - 1) * p.H.y_step + pitch * sizeof(real) <= q.gradient.end)
+    if in_place:
+        u.g, u.g_channel, u.g_row = g, p.y_channel, p.H.y_step
+        return
+    u.g, u.g_channel, u.g_row = <const char *> copy, u.rows * pitch * sizeof(real), pitch * sizeof(real)
+    for o in range(u.o1 - u.o0):
+        for y in range(u.rows):
+            load_any(&q.gradient, copy, g + o * p.y_channel + y * p.H.y_step, p.W.y_step, u.cols)
+            copy += pitch
+
+
+# ---------------------------------------------------------------- by lanes
+
+cdef void fill_turned_band(const WeightPlan *q, const WeightUnit *u, char *workspace) noexcept nogil:
+    cdef const Problem *p = q.band.p
+    cdef ColumnMap *cols = <ColumnMap *> (workspace + q.at_map)
+    cdef real *fill = <real *> (workspace + q.at_fill)
+    cdef real *band = <real *> (workspace + q.at_band)
+    cdef real *to
+    cdef const real *from_
+    cdef vec square[LANES]
+    cdef int64_t kz, c, row, col, n_rows = (u.rows - 1) * q.sy + (p.H.k - 1) * p.H.d + 1
+    cdef int64_t n_cols = (u.cols - 1) * q.sx + (p.W.k - 1) * p.W.d + 1
+    cdef int64_t lane_step = q.band_rows * q.fill_pitch
+    cdef int i
+    cols.sample = <int64_t *> (cols + 1)
+    map_columns(cols, u.x0 * p.W.s - p.W.before, q.col_step, n_cols, p.W.n, p.W.boundary, 1)
+    for kz in range(p.outer_taps):
+        c = u.c0
+        while c < u.c0 + q.lanes:
+            for i in range(LANES):
+                if c + i < u.c1:
+                    fill_rows(p, cols, input_slice(p, u.n, u.group * p.C + c + i, u.z, kz), u.y0 * p.H.s - p.H.before,
+                              q.row_step, n_rows, fill + i * lane_step, q.fill_pitch, p.constant[0])
+                else:
+                    fill_constant(fill + i * lane_step, lane_step, 0)
+            for row in range(n_rows):
+                col = 0
+                while col < n_cols:
+                    from_ = fill + row * q.fill_pitch + col
+                    for i in range(LANES):
+                        square[i] = (<const vec *> (from_ + i * lane_step))[0]
+                    transpose_square(square)
+                    to = band + (row * q.band_cols + col) * q.lanes + c - u.c0
+                    for i in range(LANES):
+                        (<vec *> (to + i * q.lanes))[0] = square[i]
+                    col += LANES
+            c += LANES
+        band += q.band_rows * q.band_cols * q.lanes
+
+
+cdef void add_lanes(const WeightPlan *q, const WeightUnit *u, char *workspace, real *sums) noexcept nogil:
+    cdef const Problem *p = q.band.p
+    cdef const ChannelTiles *tiles
+    cdef const char *band = workspace + q.at_band
+    cdef const char *at
+    cdef int64_t o = u.o0, slot, tap, v0, vectors = q.width // LANES, strips, lds = q.slots * q.width
+    cdef int64_t position = q.lanes * sizeof(real), row = q.band_cols * position, kz, ky, kx
+    cdef int i = 0, v
+    while o < u.o1:
+        while CHANNEL_TILES[i].R > u.o1 - o or CHANNEL_TILES[i].R > LARGEST_R:
+            i += 1
+        tiles = &CHANNEL_TILES[i]
+        for slot in range(q.slots):
+            tap = slot if q.slots == q.band.n_taps else slot * p.W.k
+            kx = tap % p.W.k
+            ky = tap // p.W.k % p.H.k
+            kz = tap // p.W.k // p.H.k
+            at = band + (kz * q.band_rows + ky * p.H.d) * row + kx * p.W.d * position
+            v0 = 0
+            while v0 < vectors:
+                v = 0
+                while tiles.NV[v] > vectors - v0:
+                    v += 1
+                if v == 0 and vectors - v0 > tiles.NV[0] and vectors - v0 <= 2 * tiles.NV[1]:
+                    v = 1
+                strips = (vectors - v0) // tiles.NV[v] if v == 0 else 1
+                if v == 0 and strips > 1 and 0 < (vectors - v0) % tiles.NV[0] <= 2 * tiles.NV[1] - tiles.NV[0]:
+                    strips -= 1      # leave two short tiles
+                tiles.run[v](at + v0 * sizeof(vec), strips, q.columns, u.cols, u.rows, q.sy * row,
+                             <const real *> (u.g + (o - u.o0) * u.g_channel), u.g_channel // <int64_t> sizeof(real), NULL,
+                             True, sums + (o - u.o0) * lds + slot * q.width + v0 * LANES, lds)
+                v0 += strips * tiles.NV[v]
+        o += tiles.R
+
+
+cdef void turn_back(const WeightPlan *q, const WeightUnit *u, const real *sums) noexcept nogil:
+    """The sums, channels last, into dw, channels first."""
+    cdef const Problem *p = q.band.p
+    cdef int64_t taps = q.band.n_taps, o, c, t
+    cdef real *dw
+    for o in range(u.o0, u.o1):
+        dw = u.dw + (o * p.C + u.c0) * taps
+        for c in range(u.c1 - u.c0):
+            for t in range(taps):    # slots of `width`, or kernel rows of them: either way taps lie `lanes` apart
+                dw[t] = sums[t * q.lanes + c]
+            dw += taps
+        sums += q.slots * q.width
+
+
+# ---------------------------------------------------------------- by dots
+
+ctypedef void (*DotTile)(const char *, int64_t, int64_t, const char *, const int64_t *, int64_t, int64_t, int64_t,
+                         real *, int64_t) noexcept nogil
+
+
+cdef inline void dot_tile(
+    int R, int T,
+    const char *g, int64_t g_channel, int64_t g_row,     # bytes
+    const char *x, const int64_t *taps, int64_t x_row,   # bytes; T offsets
+    int64_t rows, int64_t cols,
+    real *sums, int64_t lds,
+) noexcept nogil:
+    cdef vec acc[4 * 9 + 15]         # R x T, and room for whole squares of them
+    cdef vec a[4]
+    cdef vec b
+    cdef const char *gs[4]
+    cdef const char *xs[9]
+    cdef int64_t row, gi, xi, end, whole = cols // LANES * sizeof(vec)
+    cdef mask_vec tail = first_lanes(cols % LANES)
+    cdef int r, t, i
+    for i in range(4 * 9 + 15):
+        if i < (R * T + LANES - 1) // LANES * LANES:
+            acc[i] = vzero()
+    for r in range(R):
+        gs[r] = g + r * g_channel
+    for t in range(T):
+        xs[t] = x + taps[t]
+    for row in range(rows):
+        gi = row * g_row
+        xi = row * x_row
+        end = gi + whole
+        while gi < end:
+            for r in range(R):
+                a[r] = load_once(gs[r] + gi)
+            for t in range(T):
+                b = load_once(xs[t] + xi)
+                for r in range(R):
+                    acc[r * T + t] += a[r] * b
+            gi += sizeof(vec)
+            xi += sizeof(vec)
+        if cols % LANES:
+            for r in range(R):
+                a[r] = masked(load_once(gs[r] + gi), tail)
+            for t in range(T):
+                b = masked(load_once(xs[t] + xi), tail)
+                for r in range(R):
+                    acc[r * T + t] += a[r] * b
+    i = 0
+    while i < R * T:
+        acc[i] = sum_each(acc + i)
+        i += LANES
+    for r in range(R):
+        for t in range(T):
+            i = r * T + t
+            sums[r * lds + t] += (<real *> &acc[i // LANES * LANES])[i % LANES]
+
+
+cdef void dots_4_full(const char *g, int64_t g_channel, int64_t g_row, const char *x, const int64_t *taps, int64_t x_row,
+                   int64_t rows, int64_t cols, real *sums, int64_t lds) noexcept nogil:
+    dot_tile(4, DOTS4, g, g_channel, g_row, x, taps, x_row, rows, cols, sums, lds)
+
+
+cdef void dots_4_some(const char *g, int64_t g_channel, int64_t g_row, const char *x, const int64_t *taps, int64_t x_row,
+                   int64_t rows, int64_t cols, real *sums, int64_t lds) noexcept nogil:
+    dot_tile(4, DOTS4_SHORT, g, g_channel, g_row, x, taps, x_row, rows, cols, sums, lds)
+
+
+cdef void dots_4_one(const char *g, int64_t g_channel, int64_t g_row, const char *x, const int64_t *taps, int64_t x_row,
+                   int64_t rows, int64_t cols, real *sums, int64_t lds) noexcept nogil:
+    dot_tile(4, 1, g, g_channel, g_row, x, taps, x_row, rows, cols, sums, lds)
+
+
+cdef void dots_1_9(const char *g, int64_t g_channel, int64_t g_row, const char *x, const int64_t *taps, int64_t x_row,
+                   int64_t rows, int64_t cols, real *sums, int64_t lds) noexcept nogil:
+    dot_tile(1, 9, g, g_channel, g_row, x, taps, x_row, rows, cols, sums, lds)
+
+
+cdef void dots_1_8(const char *g, int64_t g_channel, int64_t g_row, const char *x, const int64_t *taps, int64_t x_row,
+                   int64_t rows, int64_t cols, real *sums, int64_t lds) noexcept nogil:
+    dot_tile(1, 8, g, g_channel, g_row, x, taps, x_row, rows, cols, sums, lds)
+
+
+cdef void dots_1_5(const char *g, int64_t g_channel, int64_t g_row, const char *x, const int64_t *taps, int64_t x_row,
+                   int64_t rows, int64_t cols, real *sums, int64_t lds) noexcept nogil:
+    dot_tile(1, 5, g, g_channel, g_row, x, taps, x_row, rows, cols, sums, lds)
+
+
+cdef void dots_1_3(const char *g, int64_t g_channel, int64_t g_row, const char *x, const int64_t *taps, int64_t x_row,
+                   int64_t rows, int64_t cols, real *sums, int64_t lds) noexcept nogil:
+    dot_tile(1, 3, g, g_channel, g_row, x, taps, x_row, rows, cols, sums, lds)
+
+
+cdef void dots_1_2(const char *g, int64_t g_channel, int64_t g_row, const char *x, const int64_t *taps, int64_t x_row,
+                   int64_t rows, int64_t cols, real *sums, int64_t lds) noexcept nogil:
+    dot_tile(1, 2, g, g_channel, g_row, x, taps, x_row, rows, cols, sums, lds)
+
+
+cdef void dots_1_1(const char *g, int64_t g_channel, int64_t g_row, const char *x, const int64_t *taps, int64_t x_row,
+                   int64_t rows, int64_t cols, real *sums, int64_t lds) noexcept nogil:
+    dot_tile(1, 1, g, g_channel, g_row, x, taps, x_row, rows, cols, sums, lds)
+
+
+cdef struct DotTiles:                # the tiles of one R, most taps first
+    int R
+    int T[6]
+    DotTile run[6]
+
+
+cdef DotTiles DOT_TILES[2]
+DOT_TILES[0] = DotTiles(4, [DOTS4, DOTS4_SHORT, 1, 1, 1, 1],
+                        [dots_4_full, dots_4_some, dots_4_one, dots_4_one, dots_4_one, dots_4_one])
+DOT_TILES[1] = DotTiles(1, [9, 8, 5, 3, 2, 1], [dots_1_9, dots_1_8, dots_1_5, dots_1_3, dots_1_2, dots_1_1])
+
+
+cdef void add_dots(const WeightPlan *q, const WeightUnit *u, char *workspace, real *sums) noexcept nogil:
+    cdef const Problem *p = q.band.p
+    cdef const ChannelPlan *band = &q.band
+    cdef const DotTiles *tiles
+    cdef ChannelUnit b
+    cdef int64_t o = u.o0, c, t, left, fair, taps = band.n_taps, lds = q.slots * q.width
+    cdef int i = 0, v
+    memset(&b, 0, <char *> &b.y - <char *> &b)
+    b.map, b.maps = u.n * p.outer_size + u.z, 1
+    b.group, b.x0, b.y0 = u.group, u.x0, u.y0
+    map_unit_columns(band, &b, workspace)
+    fill_channel_band(band, &b, workspace, 0, p.C)
+    while o < u.o1:
+        while DOT_TILES[i].R > u.o1 - o:
+            i += 1
+        tiles = &DOT_TILES[i]
+        for c in range(p.C):
+            t = 0
+            while t < taps:
+                left = taps - t
+                fair = ceil_div(left, ceil_div(left, tiles.T[0]))
+                v = 0
+                while tiles.T[v] > fair:
+                    v += 1
+                tiles.run[v](u.g + (o - u.o0) * u.g_channel, u.g_channel, u.g_row,
+                             workspace + band.at_band + c * band.channel * sizeof(real), band.taps + t,
+                             band.pitch * sizeof(real), u.rows, u.cols, sums + (o - u.o0) * lds + c * taps + t, lds)
+                t += tiles.T[v]
+        o += tiles.R
