@@ -158,10 +158,7 @@ def weight_gradient(x, g, dw, nbatch, groups, stride, dilation, before, boundary
     if g.size == 0 or dw.size == 0:
         dw[...] = 0
         return
-    parts = _kernels[dw.dtype].weight_gradient(x, g, dw, nbatch, groups, stride, dilation, before, boundary, constant,
-                                               workers)
-    if parts is not None:
-        np.add.reduce(parts, axis=0, out=dw)
+    _kernels[dw.dtype].weight_gradient(x, g, dw, nbatch, groups, stride, dilation, before, boundary, constant, workers)
 
 
 def part_weights(w, part):

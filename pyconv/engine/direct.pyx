@@ -56,9 +56,13 @@ cdef extern from "vector.h" nogil:
         DOTS4_SHORT "PYCONV_DOTS4_SHORT"
         REAL_CODE "PYCONV_REAL_CODE"
 
+cdef extern from "stdlib.h" nogil:
+    int posix_memalign(void **, size_t, size_t)
+
 cdef extern from "Python.h":
     int PyErr_CheckSignals() except -1
 
+include "memory.pxi"
 include "threads.pxi"
 include "tile.pxi"
 include "band.pxi"
@@ -70,7 +74,6 @@ cdef enum:
 
 cdef enum:
     MAX_AXES = 64                    # NumPy's own limit
-    LINE = 64                        # bytes of a cache line
 
 cdef double LARGEST_WORKSPACE = 2.0**46
 
@@ -422,30 +425,30 @@ def correlate(cnp.ndarray x not None, cnp.ndarray w not None, cnp.ndarray bias, 
 def weight_gradient(cnp.ndarray x not None, cnp.ndarray g not None, cnp.ndarray dw not None, int n_batch,
                     int64_t groups, tuple stride, tuple dilation, tuple before, tuple boundary, double constant,
                     int workers):
-    """pyconv.engine.weight_gradient of real arrays that are not empty. Returns None, or partial sums, shaped
-    (splits,) + dw.shape, that are still to be added up into dw."""
+    """pyconv.engine.weight_gradient of real arrays that are not empty."""
     cdef Problem p
     cdef WeightPlan q
-    cdef cnp.ndarray parts
-    cdef cnp.npy_intp shape[MAX_AXES]
-    cdef int64_t i
+    cdef Block parts
+    cdef int64_t size = cnp.PyArray_SIZE(dw)
     describe_problem(&p, x, dw, g, n_batch, groups, stride, dilation, before, boundary, constant, 0.0, 1, False, 1)
     memset(&q, 0, sizeof(WeightPlan))
     describe_source(&q.gradient, g)
     try:
         if not plan_weights(&q, &p, workers):
             raise MemoryError("the workspace of this gradient does not fit in memory: its kernel reaches too far")
-        parts = dw
-        if q.splits > 1:
-            shape[0] = q.splits
-            for i in range(dw.ndim):
-                shape[i + 1] = dw.shape[i]
-            parts = cnp.PyArray_EMPTY(dw.ndim + 1, shape, cnp.PyArray_TYPE(dw), 0)
-        q.parts = <real *> cnp.PyArray_DATA(parts)
-        execute_units(&p, weight_unit, &q, q.units, q.workspace, workers)
+        q.parts = <real *> cnp.PyArray_DATA(dw)
+        if q.splits == 1:
+            execute_units(&p, weight_unit, &q, q.units, q.workspace, workers)
+            return
+        parts = take_block(q.splits * size * sizeof(real))
+        try:
+            q.parts = <real *> parts.start
+            execute_units(&p, weight_unit, &q, q.units, q.workspace, workers)
+            add_parts(<real *> cnp.PyArray_DATA(dw), q.parts, size, q.splits)
+        finally:
+            give_back(parts)
     finally:
         free_weights(&q)
-    return None if parts is dw else parts
 
 
 cdef int execute(Problem *p, bint skip_zeros, int workers) except -1:
@@ -474,7 +477,7 @@ cdef int execute_units(Problem *p, RunUnit run_unit, const void *plan, int64_t u
     """Run a plan's units, each thread with a workspace of `size` bytes whose first ones are its header."""
     cdef Progress progress
     cdef list caught = []
-    cdef char *workspace
+    cdef Block workspace
     if units == 0:
         return 0
     if multiply_adds(p) < SERIAL_BELOW:
@@ -482,15 +485,13 @@ cdef int execute_units(Problem *p, RunUnit run_unit, const void *plan, int64_t u
     if workers > units:
         workers = <int> units
     size = round_up(size, LINE) + LINE
-    workspace = <char *> malloc(workers * size)
-    if workspace == NULL:
-        raise MemoryError(f"no memory for the workspace of {workers * size} bytes")
+    workspace = take_block(workers * size)
     try:
         begin(&progress, <void *> caught)
         with nogil:
-            share_units(run_unit, plan, units, workspace, size, workers, &progress)
+            share_units(run_unit, plan, units, workspace.start, size, workers, &progress)
     finally:
-        free(workspace)
+        give_back(workspace)
     if caught:
         raise caught[0]
     return 0

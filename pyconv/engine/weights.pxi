@@ -10,7 +10,7 @@
 #            Columns past a row's end are masked in both, since what the input holds there may be a NaN.
 
 cdef enum:
-    CHUNK_BAND_BYTES = 262144
+    CHUNK_BAND_BYTES = 393216
     CHUNK_COLUMNS = 1024             # by lanes: the gradients of R channels stay in the L1 cache while all taps use them
     WEIGHT_SUMS_BYTES = 393216
     LANE_BYTES = 256                 # of the band, a position
@@ -82,32 +82,39 @@ cdef bint plan_weights(WeightPlan *q, Problem *p, int workers) noexcept nogil:
 
 cdef void plan_lanes(WeightPlan *q) noexcept nogil:
     cdef const Problem *p = q.band.p
-    cdef int64_t budget = CHUNK_BAND_BYTES // sizeof(real), most = LANE_BYTES // sizeof(real)
-    q.c_blocks = ceil_div(p.C, most)
-    q.c_block = q.lanes = round_up(ceil_div(p.C, q.c_blocks), LANES)
-    q.c_blocks = ceil_div(p.C, q.c_block)
+    cdef int64_t most = LANE_BYTES // sizeof(real)
     # Where there is one tap, the band holds just the samples that it reads.
     q.row_step = p.H.s if p.H.k == 1 else 1
     q.col_step = p.W.s if p.W.k == 1 else 1
     q.sy, q.sx = p.H.s // q.row_step, p.W.s // q.col_step
-    q.cols, q.rows = p.W.on, 1
-    size_lanes(q)
-    while q.cols > LANES and (q.cols > CHUNK_COLUMNS or p.outer_taps * q.band_rows * q.band_cols * q.lanes > budget):
-        q.cols = ceil_div(q.cols, 2)
-        size_lanes(q)
-    if q.cols == p.W.on:             # rows are one line of gradients only where they are whole
-        q.rows = min(p.H.on, CHUNK_COLUMNS // q.cols)
-        size_lanes(q)
-        while q.rows > 1 and p.outer_taps * q.band_rows * q.band_cols * q.lanes > budget:
-            q.rows = min(q.rows - 1, (budget // (p.outer_taps * q.band_cols * q.lanes) - (p.H.k - 1) * p.H.d - 1) // q.sy)
-            q.rows = max(q.rows, 1)
-            size_lanes(q)
-        q.rows = ceil_div(p.H.on, ceil_div(p.H.on, q.rows))
-        size_lanes(q)
+    while True:                      # fewer channels at once, where a chunk would be too short for the sums it passes on
+        q.c_blocks = ceil_div(p.C, most)
+        q.c_block = q.lanes = round_up(ceil_div(p.C, q.c_blocks), LANES)
+        q.c_blocks = ceil_div(p.C, q.c_block)
+        cut_chunks(q)
+        most = q.lanes // 2
+        if q.rows * q.cols >= min(ENOUGH_COLUMNS, p.H.on * p.W.on) or most < LANES:
+            break
     if p.W.d == 1 or p.W.k == 1:
         q.slots, q.width = p.outer_taps * p.H.k, p.W.k * q.lanes
     else:
         q.slots, q.width = q.band.n_taps, q.lanes
+
+
+cdef void cut_chunks(WeightPlan *q) noexcept nogil:
+    """The largest chunks whose band fits."""
+    cdef const Problem *p = q.band.p
+    cdef int64_t budget = CHUNK_BAND_BYTES // <int64_t> sizeof(real) // (p.outer_taps * q.lanes)
+    q.cols, q.rows = p.W.on, 1
+    size_lanes(q)
+    while q.cols > LANES and (q.cols > CHUNK_COLUMNS or q.band_rows * q.band_cols > budget):
+        q.cols = ceil_div(q.cols, 2)
+        size_lanes(q)
+    if q.cols == p.W.on:             # rows are one line of gradients only where they are whole
+        q.rows = min(CHUNK_COLUMNS // q.cols, (budget // q.band_cols - (p.H.k - 1) * p.H.d - 1) // q.sy + 1)
+        q.rows = max(1, min(q.rows, p.H.on))
+        q.rows = ceil_div(p.H.on, ceil_div(p.H.on, q.rows))
+        size_lanes(q)
 
 
 cdef void size_lanes(WeightPlan *q) noexcept nogil:
@@ -144,6 +151,18 @@ cdef bint plan_dots(WeightPlan *q) noexcept nogil:
 cdef void free_weights(WeightPlan *q) noexcept nogil:
     free_channels(&q.band)
     free(q.columns)
+
+
+cdef void add_parts(real *dw, const real *parts, int64_t size, int64_t splits) noexcept nogil:
+    cdef int64_t i, j, first = 0, end
+    while first < size:              # piece by piece, so that dw stays in the L1 cache
+        end = min(size, first + 2048)
+        for i in range(first, end):
+            dw[i] = parts[i]
+        for j in range(1, splits):
+            for i in range(first, end):
+                dw[i] += parts[j * size + i]
+        first = end
 
 
 cdef struct WeightUnit:
