@@ -3,15 +3,15 @@
 # A chunk is a block of output rows x columns of one map; its input goes through a band. Chunks are summed in order, one
 # split of them after the other: how many splits there are follows from the shapes alone, and so do the bits. Two plans:
 #
-# by lanes   Vectors over input channels. The band is turned, channels last, so that a position's channels (and those of
-#            the next kernel columns, where they touch) are vectors, and the tile of tile.pxi multiplies them by the
-#            gradients of R output channels, one position after the other. What it sums lies kernel first, channels last.
-# by dots    Few input channels: vectors over output columns, R gradients x T taps of dot products, lanes added at the end.
-#            Columns past a row's end are masked in both, since what the input holds there may be a NaN.
+# by lanes   Vectors over input channels. The band is turned, channels last, so that a position's channels (and those
+#            of the next kernel columns, where they touch) are vectors, and the tile of tile.pxi multiplies them by the
+#            gradients of R output channels, one position after the other. Its sums lie kernel first, channels last.
+# by dots    Few input channels: vectors over output columns, R gradients x T taps of dot products, lanes added at the
+#            end. Columns past a row's end are masked in both, since what the input holds there may be a NaN.
 
 cdef enum:
     CHUNK_BAND_BYTES = 393216
-    CHUNK_COLUMNS = 1024             # by lanes: the gradients of R channels stay in the L1 cache while all taps use them
+    CHUNK_COLUMNS = 1024             # by lanes: gradients of R channels stay in the L1 cache while all taps use them
     WEIGHT_SUMS_BYTES = 393216
     LANE_BYTES = 256                 # of the band, a position
     SPLITS = 8                       # as many units as this, where there are as many chunks
@@ -53,7 +53,8 @@ cdef bint plan_weights(WeightPlan *q, Problem *p, int workers) noexcept nogil:
     q.splits = max(1, min(q.chunks, (SPLITS if q.by_lanes else DOT_SPLITS) // base))
     q.splits = ceil_div(q.chunks, ceil_div(q.chunks, q.splits))
     # How the output channels are shared out changes no sum, so it may depend on the threads.
-    q.o_block = max(LARGEST_R, WEIGHT_SUMS_BYTES // (<int64_t> sizeof(real) * q.slots * q.width) // LARGEST_R * LARGEST_R)
+    q.o_block = WEIGHT_SUMS_BYTES // (<int64_t> sizeof(real) * q.slots * q.width) // LARGEST_R * LARGEST_R
+    q.o_block = max(q.o_block, LARGEST_R)
     if base * q.splits * ceil_div(p.O, q.o_block) < workers:
         q.o_block = min(q.o_block, round_up(ceil_div(p.O, ceil_div(workers, base * q.splits)), LARGEST_R))
     q.o_block = min(q.o_block, p.O)
@@ -72,7 +73,8 @@ cdef bint plan_weights(WeightPlan *q, Problem *p, int workers) noexcept nogil:
         q.at_sums = q.at_gradient + round_up(sizeof(real) * q.o_block * q.rows * q.cols, LINE)
     else:
         q.at_map = q.at_band + round_up(sizeof(real) * (p.C * q.band.channel + MAX_NV * LANES), LINE)
-        q.at_gradient = round_up(q.at_map + q.band.fx.count * (sizeof(ColumnMap) + q.band.pitch * sizeof(int64_t)), LINE)
+        q.at_gradient = q.at_map + round_up(
+            q.band.fx.count * (sizeof(ColumnMap) + q.band.pitch * sizeof(int64_t)), LINE)
         q.band.at_band, q.band.at_maps = q.at_band, q.at_map
         dots = q.rows * round_up(q.cols, LANES)
         q.at_sums = q.at_gradient + round_up(sizeof(real) * q.o_block * dots, LINE)
@@ -87,7 +89,7 @@ cdef void plan_lanes(WeightPlan *q) noexcept nogil:
     q.row_step = p.H.s if p.H.k == 1 else 1
     q.col_step = p.W.s if p.W.k == 1 else 1
     q.sy, q.sx = p.H.s // q.row_step, p.W.s // q.col_step
-    while True:                      # fewer channels at once, where a chunk would be too short for the sums it passes on
+    while True:                      # fewer channels at once, where chunks would be too short for the sums passed on
         q.c_blocks = ceil_div(p.C, most)
         q.c_block = q.lanes = round_up(ceil_div(p.C, q.c_blocks), LANES)
         q.c_blocks = ceil_div(p.C, q.c_block)
@@ -308,8 +310,9 @@ cdef void add_lanes(const WeightPlan *q, const WeightUnit *u, char *workspace, r
                 if v == 0 and strips > 1 and 0 < (vectors - v0) % tiles.NV[0] <= 2 * tiles.NV[1] - tiles.NV[0]:
                     strips -= 1      # leave two short tiles
                 tiles.run[v](at + v0 * sizeof(vec), strips, q.columns, u.cols, u.rows, q.sy * row,
-                             <const real *> (u.g + (o - u.o0) * u.g_channel), u.g_channel // <int64_t> sizeof(real), NULL,
-                             True, sums + (o - u.o0) * lds + slot * q.width + v0 * LANES, lds)
+                             <const real *> (u.g + (o - u.o0) * u.g_channel),
+                             u.g_channel // <int64_t> sizeof(real), NULL, True,
+                             sums + (o - u.o0) * lds + slot * q.width + v0 * LANES, lds)
                 v0 += strips * tiles.NV[v]
         o += tiles.R
 
@@ -386,48 +389,48 @@ cdef inline void dot_tile(
             sums[r * lds + t] += (<real *> &acc[i // LANES * LANES])[i % LANES]
 
 
-cdef void dots_4_full(const char *g, int64_t g_channel, int64_t g_row, const char *x, const int64_t *taps, int64_t x_row,
-                   int64_t rows, int64_t cols, real *sums, int64_t lds) noexcept nogil:
+cdef void dots_4_full(const char *g, int64_t g_channel, int64_t g_row, const char *x, const int64_t *taps,
+                      int64_t x_row, int64_t rows, int64_t cols, real *sums, int64_t lds) noexcept nogil:
     dot_tile(4, DOTS4, g, g_channel, g_row, x, taps, x_row, rows, cols, sums, lds)
 
 
-cdef void dots_4_some(const char *g, int64_t g_channel, int64_t g_row, const char *x, const int64_t *taps, int64_t x_row,
-                   int64_t rows, int64_t cols, real *sums, int64_t lds) noexcept nogil:
+cdef void dots_4_some(const char *g, int64_t g_channel, int64_t g_row, const char *x, const int64_t *taps,
+                      int64_t x_row, int64_t rows, int64_t cols, real *sums, int64_t lds) noexcept nogil:
     dot_tile(4, DOTS4_SHORT, g, g_channel, g_row, x, taps, x_row, rows, cols, sums, lds)
 
 
-cdef void dots_4_one(const char *g, int64_t g_channel, int64_t g_row, const char *x, const int64_t *taps, int64_t x_row,
-                   int64_t rows, int64_t cols, real *sums, int64_t lds) noexcept nogil:
+cdef void dots_4_one(const char *g, int64_t g_channel, int64_t g_row, const char *x, const int64_t *taps,
+                     int64_t x_row, int64_t rows, int64_t cols, real *sums, int64_t lds) noexcept nogil:
     dot_tile(4, 1, g, g_channel, g_row, x, taps, x_row, rows, cols, sums, lds)
 
 
-cdef void dots_1_9(const char *g, int64_t g_channel, int64_t g_row, const char *x, const int64_t *taps, int64_t x_row,
-                   int64_t rows, int64_t cols, real *sums, int64_t lds) noexcept nogil:
+cdef void dots_1_9(const char *g, int64_t g_channel, int64_t g_row, const char *x, const int64_t *taps,
+                   int64_t x_row, int64_t rows, int64_t cols, real *sums, int64_t lds) noexcept nogil:
     dot_tile(1, 9, g, g_channel, g_row, x, taps, x_row, rows, cols, sums, lds)
 
 
-cdef void dots_1_8(const char *g, int64_t g_channel, int64_t g_row, const char *x, const int64_t *taps, int64_t x_row,
-                   int64_t rows, int64_t cols, real *sums, int64_t lds) noexcept nogil:
+cdef void dots_1_8(const char *g, int64_t g_channel, int64_t g_row, const char *x, const int64_t *taps,
+                   int64_t x_row, int64_t rows, int64_t cols, real *sums, int64_t lds) noexcept nogil:
     dot_tile(1, 8, g, g_channel, g_row, x, taps, x_row, rows, cols, sums, lds)
 
 
-cdef void dots_1_5(const char *g, int64_t g_channel, int64_t g_row, const char *x, const int64_t *taps, int64_t x_row,
-                   int64_t rows, int64_t cols, real *sums, int64_t lds) noexcept nogil:
+cdef void dots_1_5(const char *g, int64_t g_channel, int64_t g_row, const char *x, const int64_t *taps,
+                   int64_t x_row, int64_t rows, int64_t cols, real *sums, int64_t lds) noexcept nogil:
     dot_tile(1, 5, g, g_channel, g_row, x, taps, x_row, rows, cols, sums, lds)
 
 
-cdef void dots_1_3(const char *g, int64_t g_channel, int64_t g_row, const char *x, const int64_t *taps, int64_t x_row,
-                   int64_t rows, int64_t cols, real *sums, int64_t lds) noexcept nogil:
+cdef void dots_1_3(const char *g, int64_t g_channel, int64_t g_row, const char *x, const int64_t *taps,
+                   int64_t x_row, int64_t rows, int64_t cols, real *sums, int64_t lds) noexcept nogil:
     dot_tile(1, 3, g, g_channel, g_row, x, taps, x_row, rows, cols, sums, lds)
 
 
-cdef void dots_1_2(const char *g, int64_t g_channel, int64_t g_row, const char *x, const int64_t *taps, int64_t x_row,
-                   int64_t rows, int64_t cols, real *sums, int64_t lds) noexcept nogil:
+cdef void dots_1_2(const char *g, int64_t g_channel, int64_t g_row, const char *x, const int64_t *taps,
+                   int64_t x_row, int64_t rows, int64_t cols, real *sums, int64_t lds) noexcept nogil:
     dot_tile(1, 2, g, g_channel, g_row, x, taps, x_row, rows, cols, sums, lds)
 
 
-cdef void dots_1_1(const char *g, int64_t g_channel, int64_t g_row, const char *x, const int64_t *taps, int64_t x_row,
-                   int64_t rows, int64_t cols, real *sums, int64_t lds) noexcept nogil:
+cdef void dots_1_1(const char *g, int64_t g_channel, int64_t g_row, const char *x, const int64_t *taps,
+                   int64_t x_row, int64_t rows, int64_t cols, real *sums, int64_t lds) noexcept nogil:
     dot_tile(1, 1, g, g_channel, g_row, x, taps, x_row, rows, cols, sums, lds)
 
 
