@@ -11,7 +11,8 @@ One idea: everything irregular goes into one copy, and the arithmetic sees only 
                                  +----------------------+   +------------------------+
 
 A *unit* is one such block. Units are independent, OpenMP threads take them one after the other, and a thread's band and
-scratch are its workspace, allocated before the parallel region; its size follows the kernel's reach, not the image's.
+scratch are its workspace, taken before the parallel region from what earlier calls have left (`memory.pxi`); its size
+follows the kernel's reach, not the image's. `threads.pxi` has the loop over units.
 No padded image, no im2col matrix and no converted copy of the input is ever made.
 
 Two plans cut a problem into units:
@@ -20,6 +21,7 @@ Two plans cut a problem into units:
     Several output channels. A tile is R output channels x NV vectors of columns. The rows of a band follow one another
     at one pitch, so a tile may run across their ends; what falls between two rows is not stored. A stride s splits the
     band into the phases modulo s, so that its columns too are loaded with unit stride; dilation only changes the table.
+    Where many output channels share the copy, every tap may have a phase of its own: no sum is then computed in vain.
 `rows.pxi`
     One output channel a group: single images, depthwise layers, filters in any number of dims. A tile is R output rows
     x NV vectors of columns, and each loaded input row is used for all the output rows that it feeds. Away from the left
@@ -27,6 +29,11 @@ Two plans cut a problem into units:
 
 All tiles add the products of one output in the same order into one accumulator (but for `pairs`, below), so the bits do
 not depend on the plan, the number of threads, the batch or the memory layout.
+
+Gradients are made of the same parts. That of the input is, for each residue modulo the stride, a correlation of the
+output's gradient with some of the taps, turned round (`input_gradient`). That of the weights (`weights.pxi`) turns the
+band channels last, so that the tile sums vectors of input channels over positions; with few input channels, it is dot
+products along the rows.
 
 Deformable convolution (`deform.pyx`, which opens with its own picture) reads anywhere in an image, and so does make a
 padded copy of it, channels last; it samples into columns, a panel of pixels at a time, and ends in the same tiles.
