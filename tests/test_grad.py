@@ -800,6 +800,16 @@ def test_zero_times_nan_is_nan():
     assert np.isnan(grad.conv2d_weight(np.zeros((1, 6, 7), np.float32), (1, 1, 2, 2), g)).all()
 
 
+def test_the_border_takes_part_in_the_weight_gradients_nan_and_not_in_the_inputs():
+    # Output 0 has the border under tap 0 alone: its gradient of NaN times zero is NaN, as in the convolution.
+    w, g = np.ones((1, 1, 3)), np.array([[np.nan, 1, 1, 1]])
+    dw = grad.conv1d_weight(np.ones((1, 4)), w.shape, g, padding=1)
+    assert np.isnan(dw).all()
+    g = np.array([[1, 1, 1, np.inf]])
+    oracle.assert_same_values(grad.conv1d_weight(np.ones((1, 4)), w.shape, g, padding=1), [[[np.inf, np.inf, np.nan]]])
+    oracle.assert_same_values(grad.conv1d_input((1, 4), w, g, padding=1), [[2, 3, np.inf, np.inf]])
+
+
 def test_samples_between_the_taps_stay_clean():
     # Stride 3 under a kernel of 2: NaN at one output reaches four samples, and not the zeros between.
     g = np.ones((1, 4, 5))
@@ -1012,9 +1022,8 @@ def test_unfold_input_and_fold_input_agree_with_the_oracle(geometry, leading, mo
     dx = grad.unfold_input((*leading, *size), kernel, laid, **how, padding_mode=mode)
     oracle.assert_same_bits(dx, expected)
     oracle.assert_same_values(laid, g)
-    if leading != (1,):
-        # fold is unfold's gradient, bit for bit.
-        oracle.assert_same_bits(pyconv.fold(g, size, kernel, **how, padding_mode=mode), dx)
+    # fold is unfold's gradient, bit for bit.
+    oracle.assert_same_bits(pyconv.fold(g, size, kernel, **how, padding_mode=mode), dx)
     laid = cases.lay_out(x.reshape(*leading, *size), layout)
     oracle.assert_same_bits(grad.fold_input(laid, kernel, **how, padding_mode=mode), columns)
 
