@@ -1,8 +1,16 @@
 """Fast convolution on the CPU from NumPy, with exact hand-written gradients and no framework."""
-from pyconv import kernels, ndimage
+from pyconv import grad, kernels, ndimage
 from pyconv._config import show_config
 from pyconv._workers import get_workers, set_workers
-from pyconv.conv import conv1d, conv2d, conv3d, corr2d
+from pyconv.conv import (
+    conv1d,
+    conv2d,
+    conv3d,
+    conv_transpose1d,
+    conv_transpose2d,
+    conv_transpose3d,
+    corr2d,
+)
 from pyconv.deform import deform_conv2d
 from pyconv.geometry import output_size, receptive_field
 from pyconv.layers import Conv2d, ReLU, Sequential
@@ -16,10 +24,14 @@ __all__ = [
     "conv1d",
     "conv2d",
     "conv3d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
     "corr2d",
     "deform_conv2d",
     "fold",
     "get_workers",
+    "grad",
     "kernels",
     "ndimage",
     "output_size",

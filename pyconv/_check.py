@@ -427,57 +427,150 @@ def one_of(value, name, choices):
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}; got {value!r}")
 
 
-def convolution_shapes(input, weight, bias, ndim, groups):
-    """That these shapes belong together; returns groups."""
+def shape(value, name):
+    """A shape, as a tuple of ints."""
+    if type(value) is tuple and all([type(n) is int and 0 <= n <= LARGEST for n in value]):
+        return value
+    if isinstance(value, (str, bytes)) or not np.iterable(value):
+        raise TypeError(f"{name} must be a shape, a tuple of integers, got {value!r} of type {type(value).__name__}")
+    return tuple(integer(n, name, minimum=0, maximum=LARGEST) for n in value)
+
+
+def convolution_shapes(input, weight, bias, ndim, groups, names=("input", "weight")):
+    """That these shapes, of the arguments called `names`, belong together; returns groups."""
+    input_name, weight_name = names
+    _layer_axes(input, weight, ndim, names, "conv", "out_channels, in_channels / groups", "output")
+    groups = integer(groups, "groups", minimum=1)
+    channels = input[-ndim - 1]
+    if channels % groups or weight[0] % groups:
+        raise ValueError(f"groups must divide the channels of {input_name} and {weight_name}: groups={groups}, "
+                         f"{input_name} has {channels} channels (shape {input}), {weight_name} {weight[0]} (shape "
+                         f"{weight})")
+    if channels != weight[1] * groups:
+        raise ValueError(f"{weight_name} must have as many input channels as {input_name}: {weight_name} of shape "
+                         f"{weight} with groups={groups} takes {weight[1] * groups} channels, {input_name} of shape "
+                         f"{input} has {channels}")
+    _kernel_and_bias(weight, weight_name, bias, weight[0])
+    return groups
+
+
+def transposed_shapes(input, weight, bias, ndim, groups, names=("input", "weight")):
+    """`convolution_shapes` for a transposed convolution, whose weights are (C, O / groups) + kernel."""
+    input_name, weight_name = names
+    _layer_axes(input, weight, ndim, names, "conv_transpose", "in_channels, out_channels / groups", "input")
+    groups = integer(groups, "groups", minimum=1)
+    channels = input[-ndim - 1]
+    if channels % groups:
+        raise ValueError(f"groups must divide the channels of {input_name}: groups={groups}, {input_name} has "
+                         f"{channels} channels (shape {input})")
+    if channels != weight[0]:
+        raise ValueError(f"{weight_name} must have as many input channels as {input_name}: {weight_name} of shape "
+                         f"{weight} takes {weight[0]} channels, {input_name} of shape {input} has {channels}")
+    if 0 in input[-ndim:]:
+        raise ValueError(f"{input_name} must have no empty spatial axis, got shape {input}")
+    _kernel_and_bias(weight, weight_name, bias, groups * weight[1])
+    return groups
+
+
+def _layer_axes(input, weight, ndim, names, function, channels, first):
     letters = "DHW"[-ndim:]
+    input_name, weight_name = names
     if len(weight) != ndim + 2:
         kernel = " x ".join(f"k{c}".lower() for c in letters)
         hint = ""
         if len(weight) == ndim + 1:
-            hint = "; for one output channel pass weight[None]"
+            hint = f"; for one {first} channel pass {_with_axes(weight_name, weight, 1)}"
         elif len(weight) == ndim:
-            hint = "; for one input and one output channel pass weight[None, None]"
-        raise ValueError(f"weight must have {ndim + 2} axes (out_channels, in_channels / groups, {kernel}), "
-                         f"got shape {weight}{hint}")
+            hint = f"; for one input and one output channel pass {_with_axes(weight_name, weight, 2)}"
+        raise ValueError(f"{weight_name} must have {ndim + 2} axes ({channels}, {kernel}), got shape {weight}{hint}")
     if len(input) not in (ndim + 1, ndim + 2):
         hint = ""
         if len(input) == ndim:
-            hint = "; for one channel pass input[None]"
+            hint = f"; for one channel pass {_with_axes(input_name, input, 1)}"
         elif 3 <= len(input) <= 5:
-            hint = f"; conv{len(input) - 2}d takes {len(input)} axes"
-        raise ValueError(f"input must have {ndim + 2} axes (N, C, {', '.join(letters)}), or {ndim + 1} without the "
-                         f"batch, got shape {input}{hint}")
-    groups = integer(groups, "groups", minimum=1)
-    channels = input[-ndim - 1]
-    if channels % groups or weight[0] % groups:
-        raise ValueError(f"groups must divide the channels of input and weight: groups={groups}, input has {channels} "
-                         f"channels (shape {input}), weight {weight[0]} (shape {weight})")
-    if channels != weight[1] * groups:
-        raise ValueError(f"weight must have as many input channels as input: weight of shape {weight} with "
-                         f"groups={groups} takes {weight[1] * groups} channels, input of shape {input} has "
-                         f"{channels}")
+            hint = f"; {function}{len(input) - 2}d takes {len(input)} axes"
+        raise ValueError(f"{input_name} must have {ndim + 2} axes (N, C, {', '.join(letters)}), or {ndim + 1} without "
+                         f"the batch, got shape {input}{hint}")
+
+
+def _with_axes(name, shape, count):
+    """How to write an argument with axes of length 1 put before its own."""
+    if name.endswith(("_size", "_shape")):
+        return f"{name}={(1,) * count + tuple(shape)}"
+    return f"{name}[{', '.join(['None'] * count)}]"
+
+
+def _kernel_and_bias(weight, weight_name, bias, outputs):
     if 0 in weight[2:]:
-        raise ValueError(f"weight must have no empty kernel axis, got shape {weight}")
-    if bias is not None and bias != weight[:1]:
-        raise ValueError(f"bias must have one value for each of the {weight[0]} output channels, got shape {bias} for "
-                         f"weight of shape {weight}")
-    return groups
+        raise ValueError(f"{weight_name} must have no empty kernel axis, got shape {weight}")
+    if bias is not None and bias != (outputs,):
+        raise ValueError(f"bias must have one value for each of the {outputs} output channels, got shape {bias} for "
+                         f"{weight_name} of shape {weight}")
+
+
+def output_padding(amounts, output_size, smallest, stride, dilation):
+    """What is added to each axis of a transposed convolution's output, of the `smallest` size."""
+    ndim = len(smallest)
+    limits = tuple(max(s, d) for s, d in zip(stride, dilation, strict=True))
+    extra = per_axis(amounts, "output_padding", ndim, minimum=0)
+    if output_size is None:
+        if any(more >= limit for more, limit in zip(extra, limits, strict=True)):
+            raise ValueError(f"output_padding must be below the larger of stride and dilation along every axis, below "
+                             f"{limits} for stride {stride} and dilation {dilation}, got {amounts!r}")
+        return extra
+    single, size = sizes(output_size, "output_size", minimum=1)
+    size = size * ndim if single else size
+    if any(extra):
+        raise ValueError(f"output_size and output_padding say the same: pass one of them, got "
+                         f"output_size={output_size!r} and output_padding={amounts!r}")
+    extra = tuple(n - least for n, least in zip(size, smallest, strict=False))
+    if len(size) != ndim or not all(0 <= more < limit for more, limit in zip(extra, limits, strict=True)):
+        largest = tuple(least + limit - 1 for least, limit in zip(smallest, limits, strict=True))
+        raise ValueError(f"output_size must have one number for each of the {ndim} spatial axes, here from {smallest} "
+                         f"to {largest}, got {output_size!r}")
+    return extra
+
+
+def something_is_left(size, n, k, stride, sides, dilation):
+    if any(length < 1 for length in size):
+        raise ValueError(f"padding must leave something of the output: padding {tuple(sides)} of an input of size "
+                         f"{tuple(n)} under a kernel of size {tuple(k)}, stride {stride} and dilation {dilation}, "
+                         f"makes it {size}")
+
+
+def gradient_shape(gradient, output, name, shapes):
+    """That a gradient of shape `gradient` has the output's; `shapes` are what that follows from, by name."""
+    if gradient != output:
+        given = " and ".join(f"{of} of shape {value}" for of, value in shapes.items())
+        raise ValueError(f"{name} must have the shape of the output, {output}, as it follows from {given} and the "
+                         f"other settings, got {gradient}")
+
+
+def gradient_axes(gradient, ndim):
+    if len(gradient) not in (ndim + 1, ndim + 2):
+        raise ValueError(f"grad_output must have {ndim + 2} axes (N, O, {', '.join('o' + c for c in 'dhw'[-ndim:])}), "
+                         f"or {ndim + 1} without the batch, got shape {gradient}")
 
 
 def matrices(x, k):
     """Two plain 2-D arrays."""
     x, k = numeric_array(x, "x"), numeric_array(k, "k")
-    for name, array in (("x", x), ("k", k)):
-        if array.ndim != 2:
-            hint = ""
-            if array.ndim > 2:
-                index = ", ".join("0" * (array.ndim - 2))
-                hint = (f"; for images with channels or batches use conv2d, for one 2-D image of these pass "
-                        f"{name}[{index}]")
-            raise ValueError(f"{name} must be a 2-D array, got shape {array.shape}{hint}")
-    if 0 in k.shape:
-        raise ValueError(f"k must not be empty, got shape {k.shape}")
+    matrix_shape(x.shape, "x")
+    matrix_shape(k.shape, "k", empty=False)
     return x, k
+
+
+def matrix_shape(shape, name, empty=True):
+    if len(shape) != 2:
+        hint = ""
+        if len(shape) > 2 and not name.endswith("_shape"):
+            index = ", ".join("0" * (len(shape) - 2))
+            hint = (f"; for images with channels or batches use conv2d, for one 2-D image of these pass "
+                    f"{name}[{index}]")
+        raise ValueError(f"{name} must be {'two numbers' if name.endswith('_shape') else 'a 2-D array'}, got shape "
+                         f"{shape}{hint}")
+    if not empty and 0 in shape:
+        raise ValueError(f"{name} must not be empty, got shape {shape}")
 
 
 def boundary_has_samples(n, sides, boundary, name):
@@ -493,8 +586,8 @@ def output_shape(shape):
     return shape
 
 
-def output_array(out, shape):
-    """`out`, for a result of `shape`."""
+def output_array(out, shape, result=None):
+    """`out`, for a result of `shape`, and of a dtype `result`."""
     if not isinstance(out, np.ndarray):
         raise TypeError(f"out must be a NumPy array, got {type(out).__name__}")
     if out.shape != shape:
@@ -503,6 +596,8 @@ def output_array(out, shape):
         raise ValueError("out must be writable, got a read-only array")
     if out.dtype.char not in _IMAGE_DTYPES:
         raise TypeError(f"out must be an array of numbers of up to 64 bits, got dtype {out.dtype}")
+    if result is not None and out.dtype != result:
+        output_cast(result, out.dtype, "out")
 
 
 def output_cast(result, dtype, name):
@@ -549,13 +644,13 @@ def patch_size(kernel_size):
     return k * 2 if single else k
 
 
-def leading_shape(input, ndim):
-    """The axes of `input` before its spatial ones: (), (C,) or (N, C)."""
-    if not ndim <= input.ndim <= ndim + 2:
-        raise ValueError(f"input must have the {ndim} spatial axes that kernel_size has numbers for (a single number "
+def leading_shape(shape, ndim, name):
+    """The axes of a shape before its spatial ones: (), (C,) or (N, C)."""
+    if not ndim <= len(shape) <= ndim + 2:
+        raise ValueError(f"{name} must have the {ndim} spatial axes that kernel_size has numbers for (a single number "
                          f"means 2), and may have channels, or a batch and channels, before them; got shape "
-                         f"{input.shape}")
-    return input.shape[:-ndim]
+                         f"{shape}")
+    return shape[:-ndim]
 
 
 def folded_size(output_size, ndim):

@@ -1,6 +1,7 @@
-"""Cross-correlation of images and feature maps: corr2d, conv1d, conv2d, conv3d."""
+"""Cross-correlation of images and feature maps, corr2d, conv1d, conv2d, conv3d, and the transposed convolutions."""
 import functools
 import math
+from typing import NamedTuple
 
 import numpy as np
 
@@ -195,26 +196,160 @@ def conv3d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, 
                      out, method, overflow, workers)
 
 
+def conv_transpose1d(input, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1, *,
+                     output_size=None, dtype=None, out=None, workers=None):
+    """Transposed convolution of signals, PyTorch's ``conv_transpose1d``.
+
+    Parameters
+    ----------
+    input : array_like, (N, C, W) or (C, W)
+    weight : array_like, (C, O / groups, kw)
+    bias : array_like, (O,), optional
+    stride, padding, output_padding, groups, dilation, output_size, dtype, out, workers
+        As in `conv_transpose2d`.
+
+    Returns
+    -------
+    ndarray, (N, O, ow) or (O, ow)
+
+    Raises
+    ------
+    ValueError, TypeError, OverflowError
+        As in `conv_transpose2d`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pyconv
+    >>> pyconv.conv_transpose1d(np.array([[1.0, 10.0]]), np.array([[[1.0, 2.0, 3.0]]]), stride=2)
+    array([[ 1.,  2., 13., 20., 30.]])
+    """
+    return _convolve_transposed(1, input, weight, bias, stride, padding, output_padding, groups, dilation, output_size,
+                                dtype, out, workers)
+
+
+def conv_transpose2d(input, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1, *,
+                     output_size=None, dtype=None, out=None, workers=None):
+    """Transposed convolution of images, PyTorch's ``conv_transpose2d``.
+
+    Every sample of the input adds its kernel, times itself, to the output, `stride` apart from the next one's. It is
+    the adjoint of `conv2d` with the same settings, and so the gradient of that with respect to its input [1]_.
+
+    Parameters
+    ----------
+    input : array_like, (N, C, H, W) or (C, H, W)
+        Any strides; it is never copied as a whole, and no zeros are put between its samples.
+    weight : array_like, (C, O / groups, kh, kw)
+    bias : array_like, (O,), optional
+    stride, dilation : int or one an axis
+    padding : int, one an axis, or one (before, after) pair an axis
+        What is cut off the output on a side: what `conv2d` pads.
+    output_padding : int or one an axis
+        What is added to the output at the end, where `conv2d` gives several sizes the same one: below the larger of
+        stride and dilation. Zeros, but for kernels that reach there.
+    groups : int
+        Input and output channels in this many groups, each convolved on its own.
+    output_size : int or one an axis, optional
+        The spatial size of the output, in place of `output_padding`.
+    dtype : dtype, optional
+        Of the result, and computed in; by default as in `conv2d`.
+    out : ndarray, optional
+        Filled and returned. It may overlap the input, which is then copied first.
+    workers : int, optional
+        Threads, see `set_workers`. Never changes a bit of the result.
+
+    Returns
+    -------
+    ndarray, (N, O, oh, ow) or (O, oh, ow)
+        Along an axis ``(n - 1) * stride - before - after + dilation * (k - 1) + 1 + output_padding``.
+
+    Raises
+    ------
+    ValueError
+        Shapes that do not belong together, padding that leaves nothing, output padding not below stride or dilation.
+    TypeError
+        Arguments of a wrong kind, lazy arrays, an `out` that cannot hold the result.
+    OverflowError
+        Integers whose sum could pass 2**63 or does not fit `dtype` or `out`, which is then untouched.
+
+    See Also
+    --------
+    pyconv.grad.conv2d_input : the same, named as a gradient; for every boundary.
+
+    Notes
+    -----
+    As many convolutions at stride 1 as there are residues modulo the stride, of the input itself, each with the taps of
+    one residue and stored to every s-th sample. Accuracy as in `conv2d`, the bias added last.
+
+    References
+    ----------
+    .. [1] V. Dumoulin and F. Visin, "A guide to convolution arithmetic for deep learning", arXiv:1603.07285, 2016.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pyconv
+    >>> x = np.array([[[0.0, 1.0], [2.0, 3.0]]])
+    >>> pyconv.conv_transpose2d(x, x[None])
+    array([[[ 0.,  0.,  1.],
+            [ 0.,  4.,  6.],
+            [ 4., 12.,  9.]]])
+    >>> pyconv.conv_transpose2d(x, np.ones((1, 1, 2, 2)), stride=2)
+    array([[[0., 0., 1., 1.],
+            [0., 0., 1., 1.],
+            [2., 2., 3., 3.],
+            [2., 2., 3., 3.]]])
+    """
+    return _convolve_transposed(2, input, weight, bias, stride, padding, output_padding, groups, dilation, output_size,
+                                dtype, out, workers)
+
+
+def conv_transpose3d(input, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1, *,
+                     output_size=None, dtype=None, out=None, workers=None):
+    """Transposed convolution of volumes, PyTorch's ``conv_transpose3d``.
+
+    Parameters
+    ----------
+    input : array_like, (N, C, D, H, W) or (C, D, H, W)
+    weight : array_like, (C, O / groups, kd, kh, kw)
+    bias : array_like, (O,), optional
+    stride, padding, output_padding, groups, dilation, output_size, dtype, out, workers
+        As in `conv_transpose2d`.
+
+    Returns
+    -------
+    ndarray, (N, O, od, oh, ow) or (O, od, oh, ow)
+
+    Raises
+    ------
+    ValueError, TypeError, OverflowError
+        As in `conv_transpose2d`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pyconv
+    >>> pyconv.conv_transpose3d(np.ones((1, 4, 4, 4)), np.ones((1, 2, 2, 2, 2)), stride=2).shape
+    (2, 8, 8, 8)
+    """
+    return _convolve_transposed(3, input, weight, bias, stride, padding, output_padding, groups, dilation, output_size,
+                                dtype, out, workers)
+
+
 def _convolve(ndim, input, weight, bias, stride, padding, dilation, groups, padding_mode, padding_value, dtype, out,
               method, overflow, workers, matrices=False, upscale=1):
     """conv{ndim}d; with `matrices`, input and weight are two 2-D arrays with the axes of one channel put before them,
     and `out` is 2-D; `upscale` (of conv2d) stores the result as pixel_shuffle arranges it."""
-    x, w = _check.numeric_array(input, "input"), _check.numeric_array(weight, "weight")
-    bias = None if bias is None else _check.numeric_array(bias, "bias")
-    plain = type(stride) is type(padding) is type(dilation) is type(groups) is int and type(padding_mode) is str
-    settle = _settle_once if plain else _settle
-    shape, groups, stride, dilation, sides, boundary, nbatch, computed, result = settle(
+    x, w, bias = _layer_arrays(input, weight, bias)
+    shape, groups, stride, dilation, sides, boundary, nbatch, computed, result = _settle(
         ndim, x.shape, w.shape, None if bias is None else bias.shape, x.dtype, w.dtype,
-        None if bias is None else bias.dtype, stride, padding, dilation, groups, padding_mode,
-        None if dtype is None else _check.result_dtype(dtype), upscale)
+        None if bias is None else bias.dtype, stride, padding, dilation, groups, padding_mode, dtype, upscale)
     _check.one_of(method, "method", _METHODS)
     _check.one_of(overflow, "overflow", _OVERFLOWS)
     workers = resolve_workers(workers)
     value = _check.constant(padding_value, result.kind == "c") if boundary == "constant" else 0
     if out is not None:
-        _check.output_array(out, shape[1:] if matrices else shape)
-        if out.dtype != result:
-            _check.output_cast(result, out.dtype, "out")
+        _check.output_array(out, shape[1:] if matrices else shape, result)
         if np.may_share_memory(out, x):
             x = x.copy()
         if matrices:
@@ -244,32 +379,149 @@ def _convolve(ndim, input, weight, bias, stride, padding, dilation, groups, padd
         return out
 
     if computed == _INT64:
-        return _exact_integers(x, w, bias, _check.integer_constant(value), shape, result, out, overflow, compute)
+        largest = _largest_sum(x, w, bias, _check.integer_constant(value))
+        return _exact_integers(*largest, shape, result, out, compute, overflow)
     return compute(computed, np.empty(shape, result) if out is None else out)
 
 
+def _layer_arrays(input, weight, bias):
+    return (_check.numeric_array(input, "input"), _check.numeric_array(weight, "weight"),
+            None if bias is None else _check.numeric_array(bias, "bias"))
+
+
+class _Layer(NamedTuple):
+    """What follows from a layer's shapes, dtypes and settings."""
+
+    shape: tuple                     # of the output
+    groups: int
+    stride: tuple
+    dilation: tuple
+    sides: tuple                     # of padding: (before, after) an axis
+    boundary: str
+    nbatch: int                      # axes of the batch: 1 or 0
+    computed: np.dtype
+    result: np.dtype
+
+
 def _settle(ndim, input, weight, bias, input_dtype, weight_dtype, bias_dtype, stride, padding, dilation, groups,
-            padding_mode, dtype, upscale):
-    """All that follows from shapes (`input`, `weight`, `bias`), dtypes and settings: the output's shape; groups,
-    stride, dilation, (before, after) and boundary in their one form; the batch axes; the dtypes computed in and
-    returned."""
-    groups = _check.convolution_shapes(input, weight, bias, ndim, groups)
+            padding_mode, dtype, upscale=1, names=("input", "weight")):
+    """The `_Layer` of these shapes (`input`, `weight`, `bias`), dtypes and settings; errors name the two arguments that
+    the shapes are from."""
+    plain = type(stride) is type(padding) is type(dilation) is type(groups) is int and type(padding_mode) is str
+    settle = _settle_once if plain else _settle_anew
+    return settle(ndim, input, weight, bias, input_dtype, weight_dtype, bias_dtype, stride, padding, dilation, groups,
+                  padding_mode, None if dtype is None else _check.result_dtype(dtype), upscale, names)
+
+
+def _settle_anew(ndim, input, weight, bias, input_dtype, weight_dtype, bias_dtype, stride, padding, dilation, groups,
+                 padding_mode, dtype, upscale, names):
+    groups = _check.convolution_shapes(input, weight, bias, ndim, groups, names)
     n, k = input[-ndim:], weight[2:]
     stride = _check.per_axis(stride, "stride", ndim, minimum=1)
     dilation = _check.per_axis(dilation, "dilation", ndim, minimum=1)
     sides = geometry.normalize_padding(padding, n, k, stride, dilation)
     boundary = _check.layer_boundary(padding_mode)
-    _check.boundary_has_samples(n, sides, boundary, "input")
+    _check.boundary_has_samples(n, sides, boundary, names[0])
     _check.upscale_channels(weight, upscale)
     size = geometry.convolution_size(n, k, stride, sides, dilation)
     shape = _check.output_shape((*input[:-ndim - 1], weight[0] // upscale**2, *(upscale * on for on in size)))
-    return (shape, groups, stride, dilation, sides, boundary, len(input) - ndim - 1,
-            *_result_dtypes(input_dtype, weight_dtype, bias_dtype, dtype))
+    return _Layer(shape, groups, stride, dilation, sides, boundary, len(input) - ndim - 1,
+                  *_result_dtypes(input_dtype, weight_dtype, bias_dtype, dtype))
 
 
 # Checked once for each combination: else the checks of a call take as long as a small image. Only called with plain
 # ints, since True or 1.0, which are refused, would pass for a 1 that was checked before.
-_settle_once = functools.lru_cache(maxsize=512)(_settle)
+_settle_once = functools.lru_cache(maxsize=512)(_settle_anew)
+
+
+def _convolve_transposed(ndim, input, weight, bias, stride, padding, output_padding, groups, dilation, output_size,
+                         dtype, out, workers):
+    """conv_transpose{ndim}d"""
+    x, w, bias = _layer_arrays(input, weight, bias)
+    layer = _settle_transposed(ndim, x.shape, w.shape, None if bias is None else bias.shape, x.dtype, w.dtype,
+                               None if bias is None else bias.dtype, stride, padding, output_padding, groups, dilation,
+                               output_size, dtype)
+    return _adjoint(x, w, bias, layer.shape, layer, out, resolve_workers(workers))
+
+
+def _adjoint(x, w, bias, shape, layer, out, workers, copies=1, added=0):
+    """The adjoint of a layer's convolution, at x, plus bias, into an `out` of `shape`: the transposed convolution, and
+    the input gradient. A sample of the result adds up to `copies` samples of the padded one. `out` lacks the first
+    `added` axes."""
+    target = out
+    if out is not None:
+        _check.output_array(out, shape[added:], layer.result)
+        target = out[None] if added else out
+        if np.may_share_memory(out, x):
+            x = x.copy()
+    before = tuple([side[0] for side in layer.sides])
+    boundary = (engine.BOUNDARIES[layer.boundary],) * len(before)
+
+    def compute(computed, out):
+        """The adjoint in the dtype `computed`, stored into `out`."""
+        engine.input_gradient(x, _in_dtype(w, computed, out), None if bias is None else _in_dtype(bias, computed, out),
+                              out, layer.nbatch, layer.groups, layer.stride, layer.dilation, before, boundary, workers)
+        return out
+
+    if layer.computed == _INT64:
+        outputs = w.shape[0] // layer.groups
+        exchanged = w.reshape(layer.groups, outputs, *w.shape[1:]).swapaxes(1, 2)
+        exchanged = exchanged.reshape(layer.groups * w.shape[1], outputs, *w.shape[2:])
+        largest, non_negative = _largest_sum(x, exchanged, bias, 0)
+        y = _exact_integers(largest * copies, non_negative, shape, layer.result, target, compute)
+    else:
+        y = compute(layer.computed, np.empty(shape, layer.result) if out is None else target)
+    if out is not None:
+        return out
+    return y[0] if added else y
+
+
+def _correlation(x, w, shape, layer, out, workers):
+    """A convolution of x whose settings are a layer's, under zero borders, into an `out` of `shape`."""
+    if out is not None:
+        _check.output_array(out, shape, layer.result)
+        if np.may_share_memory(out, x):
+            x = x.copy()
+    before = tuple([side[0] for side in layer.sides])
+
+    def compute(computed, out):
+        """The convolution in the dtype `computed`, stored into `out`."""
+        weights = _in_dtype(w, computed, out)
+        if weights.shape[1] == 0:
+            out[...] = 0
+        elif out.size:
+            engine.correlate(x, weights, None, out, layer.nbatch, layer.groups, layer.stride, layer.dilation, before,
+                             (engine.CONSTANT,) * len(before), 0.0, workers)
+        return out
+
+    if layer.computed == _INT64:
+        return _exact_integers(*_largest_sum(x, w, None, 0), shape, layer.result, out, compute)
+    return compute(layer.computed, np.empty(shape, layer.result) if out is None else out)
+
+
+def _settle_transposed(ndim, input, weight, bias, input_dtype, weight_dtype, bias_dtype, stride, padding,
+                       output_padding, groups, dilation, output_size, dtype, names=("input", "weight")):
+    """`_settle` for a transposed convolution."""
+    plain = type(stride) is type(padding) is type(output_padding) is type(dilation) is type(groups) is int
+    settle = _settle_transposed_once if plain and output_size is None else _settle_transposed_anew
+    return settle(ndim, input, weight, bias, input_dtype, weight_dtype, bias_dtype, stride, padding, output_padding,
+                  groups, dilation, output_size, None if dtype is None else _check.result_dtype(dtype), names)
+
+
+def _settle_transposed_anew(ndim, input, weight, bias, input_dtype, weight_dtype, bias_dtype, stride, padding,
+                            output_padding, groups, dilation, output_size, dtype, names):
+    groups = _check.transposed_shapes(input, weight, bias, ndim, groups, names)
+    n, k = input[-ndim:], weight[2:]
+    stride = _check.per_axis(stride, "stride", ndim, minimum=1)
+    dilation = _check.per_axis(dilation, "dilation", ndim, minimum=1)
+    sides = _check.padding_amounts(padding, ndim)
+    size = geometry.transposed_size(n, k, stride, sides, output_padding, dilation, output_size)
+    shape = _check.output_shape((*input[:-ndim - 1], groups * weight[1], *size))
+    return _Layer(shape, groups, stride, dilation, sides, "constant", len(input) - ndim - 1,
+                  *_result_dtypes(input_dtype, weight_dtype, bias_dtype, dtype))
+
+
+_settle_transposed_once = functools.lru_cache(maxsize=512)(_settle_transposed_anew)
 
 
 def _phases(out, upscale):
@@ -326,26 +578,26 @@ def _result_dtypes(x, w, bias, wanted):
     return np.dtype(np.float32) if result.char == "e" else result, result
 
 
-def _exact_integers(x, w, bias, value, shape, result, out, overflow, compute):
-    """Integers convolved exactly, in the narrowest dtype in which every sum is exact; what does not fit follows
-    `overflow`."""
-    largest, non_negative = _largest_sum(x, w, bias, value)
+def _exact_integers(largest, non_negative, shape, result, out, compute, overflow=None):
+    """Integer sums exactly: `compute` them in the narrowest dtype in which sums up to `largest` are exact; what does
+    not fit follows `overflow` (None: it is an error, and there is no such argument)."""
     computed = next((dtype for dtype, limit in _EXACT if largest <= limit), _INT64)
     target = result if out is None else out.dtype
     passes_64 = largest > np.iinfo(_INT64).max
-    if passes_64 and overflow == "raise":
-        raise OverflowError(f"overflow: a sum of this convolution could pass 2**63 (its bound is {largest}); pass "
-                            "overflow='wrap' or 'saturate', or dtype=float")
+    refused = overflow in (None, "raise")
+    mend = "pass" if overflow is None else "pass overflow='wrap' or 'saturate', or"
+    if passes_64 and refused:
+        raise OverflowError(f"overflow: a sum could pass 2**63 (its bound is {largest}); {mend} dtype=float")
     fits = not passes_64 and (
         target.kind not in "iu" or largest <= np.iinfo(target).max and (target.kind == "i" or non_negative))
     if fits or overflow == "wrap":
         return compute(computed, np.empty(shape, target) if out is None else out)
     exact = compute(computed, np.empty(shape, _INT64))
     bounds = np.iinfo(target if target.kind in "iu" else _INT64)
-    if overflow == "raise":
+    if refused:
         if exact.size and (exact.min() < bounds.min or exact.max() > bounds.max):
-            raise OverflowError(f"overflow: results from {exact.min()} to {exact.max()} do not fit {target}; pass "
-                                "overflow='wrap' or 'saturate', or a wider dtype")
+            raise OverflowError(f"overflow: results from {exact.min()} to {exact.max()} do not fit {target}; {mend} a "
+                                "wider dtype")
     else:
         if passes_64:
             # exact is right modulo 2**64, and a float64 sum tells how many times it went round
@@ -380,7 +632,7 @@ def _largest_sum(x, w, bias, value):
 
 
 def _bound(weights, biases, largest_input):
-    sums = np.abs(weights).reshape(weights.shape[0], -1).sum(axis=1) * largest_input
+    sums = np.abs(weights).sum(axis=tuple(range(1, weights.ndim))) * largest_input
     if biases is not None:
         sums = sums + np.abs(biases)
     return max(sums.tolist(), default=0)

@@ -140,7 +140,7 @@ def deform_conv2d_backward(input, offset, weight, grad_output, stride=1, padding
     Examples
     --------
     >>> import numpy as np
-    >>> from pyconv.deform import deform_conv2d_backward
+    >>> from pyconv.grad import deform_conv2d_backward
     >>> image = np.arange(12.0).reshape(1, 3, 4)
     >>> offset = np.zeros((2, 3, 4))
     >>> dinput, doffset, *_ = deform_conv2d_backward(image, offset, np.ones((1, 1, 1, 1)), np.ones((1, 3, 4)))

@@ -75,6 +75,16 @@ def convolution_size(n, k, stride, sides, dilation):
                  for size, taps, s, (before, after), d in zip(n, k, stride, sides, dilation, strict=True))
 
 
+def transposed_size(n, k, stride, sides, output_padding, dilation, output_size=None):
+    """The spatial size of a transposed convolution's output, n, k, stride, (before, after) and dilation one an axis."""
+    smallest = tuple((size - 1) * s - before - after + d * (taps - 1) + 1
+                     for size, taps, s, (before, after), d in zip(n, k, stride, sides, dilation, strict=True))
+    extra = _check.output_padding(output_padding, output_size, smallest, stride, dilation)
+    size = tuple(least + more for least, more in zip(smallest, extra, strict=True))
+    _check.something_is_left(size, n, k, stride, sides, dilation)
+    return size
+
+
 @dataclass(frozen=True)
 class ReceptiveField:
     """What an output element of a stack of layers sees of the input, as `receptive_field` returns it.

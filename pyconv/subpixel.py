@@ -110,8 +110,8 @@ def pixel_shuffle_input(grad_output, upscale_factor):
     Examples
     --------
     >>> import numpy as np
-    >>> from pyconv import subpixel
-    >>> subpixel.pixel_shuffle_input(np.ones((1, 4, 6)), 2).shape
+    >>> from pyconv import grad
+    >>> grad.pixel_shuffle_input(np.ones((1, 4, 6)), 2).shape
     (4, 2, 3)
     """
     return _unshuffle(grad_output, upscale_factor, "grad_output", "upscale_factor")
@@ -137,8 +137,8 @@ def pixel_unshuffle_input(grad_output, downscale_factor):
     Examples
     --------
     >>> import numpy as np
-    >>> from pyconv import subpixel
-    >>> subpixel.pixel_unshuffle_input(np.ones((4, 2, 3)), 2).shape
+    >>> from pyconv import grad
+    >>> grad.pixel_unshuffle_input(np.ones((4, 2, 3)), 2).shape
     (1, 4, 6)
     """
     return _shuffle(grad_output, downscale_factor, "grad_output", "downscale_factor")

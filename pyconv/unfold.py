@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pyconv import _check, geometry
+from pyconv import _check, engine, geometry
 
 __all__ = ["fold", "unfold"]
 
@@ -83,12 +83,16 @@ def unfold(
     >>> np.array([0, 1, 2, 3]) @ pyconv.unfold(image, (2, 2))
     array([19, 25, 37, 43])
     """
-    x = _check.numeric_array(input, "input")
+    return _unfold(input, kernel_size, dilation, padding, stride, padding_mode, padding_value, out, "input")
+
+
+def _unfold(input, kernel_size, dilation, padding, stride, padding_mode, padding_value, out, name):
+    x = _check.numeric_array(input, name)
     k = _check.patch_size(kernel_size)
-    leading = _check.leading_shape(x, len(k))
+    leading = _check.leading_shape(x.shape, len(k), name)
     n = x.shape[len(leading) :]
     windows = _Windows(n, k, dilation, padding, stride, padding_mode)
-    _check.boundary_has_samples(n, windows.sides, windows.boundary, "input")
+    _check.boundary_has_samples(n, windows.sides, windows.boundary, name)
     value = _check.constant(padding_value, x.dtype.kind == "c")
     if windows.boundary == "constant" and x.dtype.kind in "biu":
         value = _check.integer_constant(value)
@@ -166,6 +170,12 @@ def fold(
     n = _check.folded_size(output_size, len(k))
     windows = _Windows(n, k, dilation, padding, stride, padding_mode)
     leading = _check.folded_leading_shape(columns, k, windows.size)
+    return _fold(columns, leading, windows)
+
+
+def _fold(columns, leading, windows):
+    """The sum of patches, an image whose axes before the spatial ones are `leading`."""
+    k, n = windows.k, windows.n
     columns = columns.reshape(*leading, *k, *windows.size)
     summed = columns.dtype.newbyteorder("=")
     if summed.kind in "bi" or (summed.kind == "u" and summed.itemsize < 8):
@@ -226,19 +236,9 @@ class _Windows:
                     yield block, None
                     continue
                 indices = [
-                    _source(first + s * np.arange(b.start or 0, b.stop), n, self.boundary)
+                    engine.source_index(
+                        first + s * np.arange(b.start or 0, b.stop), n, engine.BOUNDARIES[self.boundary]
+                    )
                     for first, s, b, n in zip(firsts, self.stride, block, self.n, strict=True)
                 ]
                 yield block, np.ix_(*indices)
-
-
-def _source(positions: NDArray, n: int, boundary: str) -> NDArray:
-    """The pixels of an axis of length n that stand at `positions`, of which some lie outside."""
-    if boundary == "edge":
-        return np.clip(positions, 0, n - 1)
-    if boundary == "wrap":
-        return positions % n
-    # There and back again: symmetric repeats the last pixel before it turns, mirror does not.
-    back = 2 * n - 1 if boundary == "symmetric" else max(2 * n - 2, 1)
-    there = positions % (2 * n if boundary == "symmetric" else back)
-    return np.minimum(there, back - there)

@@ -1,4 +1,5 @@
-"""The first witness: cross-correlation by plain NumPy loops, and the comparisons the tests are judged by.
+"""The first witness: cross-correlation, its gradients and the transposed convolution by plain NumPy loops, and the
+comparisons the tests are judged by.
 
 Nothing here is fast or clever. Arrays are (N, C, *spatial), weights (O, C // groups, *kernel); the arithmetic
 is done in whatever dtype the arrays have, so that float64, int64, Python integers (object arrays) and complex
@@ -80,6 +81,20 @@ def pad(x, widths, boundary="constant", cval=0):
             else:
                 slices.append(x.take([j], axis))
         x = np.concatenate(slices, axis) if slices else x
+    return x
+
+
+def fold_border(padded, widths, boundary="constant"):
+    """The adjoint of `pad`: each padded position is added to the sample it was taken from, the constant's dropped."""
+    x = padded
+    for axis, (before, after) in enumerate(widths, start=padded.ndim - len(widths)):
+        n = x.shape[axis] - before - after
+        folded = np.zeros((*x.shape[:axis], n, *x.shape[axis + 1 :]), x.dtype)
+        for i in range(x.shape[axis]):
+            j = source_index(i - before, n, boundary)
+            if j is not None:
+                folded[(slice(None),) * axis + (j,)] += x.take(i, axis)
+        x = folded
     return x
 
 
@@ -171,8 +186,8 @@ def unfold(x, kernel, *, stride=1, padding=0, dilation=1, boundary="constant", c
     return columns
 
 
-def fold(columns, size, kernel, *, stride=1, padding=0, dilation=1):
-    """col2im, the adjoint of `unfold`: every patch is added where it came from, the padding is dropped."""
+def fold(columns, size, kernel, *, stride=1, padding=0, dilation=1, boundary="constant"):
+    """col2im, the adjoint of `unfold`: every patch is added where it came from, a constant border is dropped."""
     stride = (stride,) * len(size) if isinstance(stride, int) else stride
     dilation = (dilation,) * len(size) if isinstance(dilation, int) else dilation
     widths = pairs(padding, size, kernel, stride, dilation)
@@ -183,8 +198,121 @@ def fold(columns, size, kernel, *, stride=1, padding=0, dilation=1):
     image = np.zeros((columns.shape[0], channels, *padded_size), columns.dtype)
     for tap in itertools.product(*map(range, kernel)):
         image[(slice(None), slice(None), *tap_slices(tap, out_size, stride, dilation))] += blocks[:, :, *tap]
-    crop = tuple(slice(before, before + n) for n, (before, _) in zip(size, widths, strict=True))
-    return image[(slice(None), slice(None), *crop)]
+    return fold_border(image, widths, boundary)
+
+
+# ------------------------------------------------------------------------------------------------
+# Gradients of the correlation: `correlate` step by step, backwards
+
+
+def dinput(size, w, g, *, stride=1, padding=0, dilation=1, groups=1, boundary="constant"):
+    """Gradient of `correlate` with respect to x of spatial size `size`, from that with respect to its result."""
+    kernel = w.shape[2:]
+    stride = (stride,) * len(size) if isinstance(stride, int) else stride
+    dilation = (dilation,) * len(size) if isinstance(dilation, int) else dilation
+    widths = pairs(padding, size, kernel, stride, dilation)
+    assert g.shape[2:] == output_size(size, kernel, stride, widths, dilation)
+    channels, outputs = w.shape[1], w.shape[0] // groups
+    padded_size = [n + before + after for n, (before, after) in zip(size, widths, strict=True)]
+    dpadded = np.zeros((g.shape[0], channels * groups, *padded_size), np.result_type(w, g))
+    for group in range(groups):
+        dgroup = dpadded[:, group * channels : (group + 1) * channels]
+        og = slice(group * outputs, (group + 1) * outputs)
+        for tap in itertools.product(*map(range, kernel)):
+            with np.errstate(invalid="ignore", over="ignore"):
+                dgroup[(slice(None), slice(None), *tap_slices(tap, g.shape[2:], stride, dilation))] += np.einsum(
+                    "oc,no...->nc...", w[og, :, *tap].conj(), g[:, og]
+                )
+    with np.errstate(invalid="ignore", over="ignore"):
+        return fold_border(dpadded, widths, boundary)
+
+
+def dweight(x, kernel, g, *, stride=1, padding=0, dilation=1, groups=1, boundary="constant", cval=0):
+    """Gradient of `correlate` with respect to w of kernel size `kernel`."""
+    size, out_size = x.shape[2:], g.shape[2:]
+    stride = (stride,) * len(size) if isinstance(stride, int) else stride
+    dilation = (dilation,) * len(size) if isinstance(dilation, int) else dilation
+    widths = pairs(padding, size, kernel, stride, dilation)
+    assert out_size == output_size(size, kernel, stride, widths, dilation)
+    padded = pad(x, widths, boundary, cval)
+    channels, outputs = x.shape[1] // groups, g.shape[1] // groups
+    dw = np.zeros((g.shape[1], channels, *kernel), np.result_type(x, g))
+    for group in range(groups):
+        xg = padded[:, group * channels : (group + 1) * channels]
+        og = slice(group * outputs, (group + 1) * outputs)
+        for tap in itertools.product(*map(range, kernel)):
+            window = xg[(slice(None), slice(None), *tap_slices(tap, out_size, stride, dilation))]
+            dw[og, :, *tap] = _sum_over_positions(g[:, og], window.conj())
+    return dw
+
+
+def dbias(g):
+    """Gradient of `correlate` with respect to the bias."""
+    return g.sum(axis=(0, *range(2, g.ndim)))
+
+
+def _sum_over_positions(a, b):
+    """The sum over batch and positions of a[n, i, position] * b[n, j, position], for every i and j."""
+    length = int(np.prod(a.shape[2:]))
+    with np.errstate(invalid="ignore", over="ignore"):
+        return np.einsum("nil,njl->ij", a.reshape(*a.shape[:2], length), b.reshape(*b.shape[:2], length))
+
+
+# ------------------------------------------------------------------------------------------------
+# Transposed convolution
+
+
+def transposed_size(size, kernel, stride, widths, output_padding, dilation):
+    """(n - 1) * stride - before - after + dilation * (k - 1) + output_padding + 1 along every axis."""
+    return tuple(
+        (n - 1) * s - before - after + d * (k - 1) + extra + 1
+        for n, k, s, (before, after), extra, d in zip(
+            size, kernel, stride, widths, output_padding, dilation, strict=True
+        )
+    )
+
+
+def conv_transpose(x, w, bias=None, *, stride, padding, output_padding, groups=1, dilation):
+    """Transposed convolution of x (N, C, *spatial) with w (C, O // groups, *kernel): every sample of x scatters its
+    kernel. Geometry: a tuple an argument, padding in pairs."""
+    size, kernel = x.shape[2:], w.shape[2:]
+    channels, outputs = x.shape[1] // groups, w.shape[1]
+    whole_size = transposed_size(size, kernel, stride, [(0, 0)] * len(size), output_padding, dilation)
+    whole = np.zeros((x.shape[0], outputs * groups, *whole_size), np.result_type(x, w))
+    for group in range(groups):
+        cg = slice(group * channels, (group + 1) * channels)
+        yg = whole[:, group * outputs : (group + 1) * outputs]
+        for tap in itertools.product(*map(range, kernel)):
+            with np.errstate(invalid="ignore", over="ignore"):
+                yg[(slice(None), slice(None), *tap_slices(tap, size, stride, dilation))] += np.einsum(
+                    "co,nc...->no...", w[cg, :, *tap], x[:, cg]
+                )
+    y = fold_border(whole, padding)
+    return y if bias is None else y + bias.reshape(-1, *[1] * len(size))
+
+
+def conv_transpose_dinput(size, w, g, *, stride, padding, output_padding, groups=1, dilation):
+    """Gradient of `conv_transpose` with respect to x: every sample gathers what its kernel was scattered to."""
+    assert g.shape[2:] == transposed_size(size, w.shape[2:], stride, padding, output_padding, dilation)
+    dx = correlate(g, w.conj(), stride=stride, padding=padding, groups=groups, dilation=dilation)
+    # Output padding as large as the stride makes room for positions that x does not have.
+    return dx[(slice(None), slice(None), *map(slice, size))]
+
+
+def conv_transpose_dweight(x, kernel, g, *, stride, padding, output_padding, groups=1, dilation):
+    """Gradient of `conv_transpose` with respect to w of kernel size `kernel`."""
+    size = x.shape[2:]
+    assert g.shape[2:] == transposed_size(size, kernel, stride, padding, output_padding, dilation)
+    channels, outputs = x.shape[1] // groups, g.shape[1] // groups
+    padded = pad(g, padding)
+    dw = np.zeros((x.shape[1], outputs, *kernel), np.result_type(x, g))
+    for group in range(groups):
+        cg = slice(group * channels, (group + 1) * channels)
+        gg = padded[:, group * outputs : (group + 1) * outputs]
+        for tap in itertools.product(*map(range, kernel)):
+            window = gg[(slice(None), slice(None), *tap_slices(tap, size, stride, dilation))]
+            dw[cg, :, *tap] = _sum_over_positions(x[:, cg].conj(), window)
+    return dw
 
 
 # ------------------------------------------------------------------------------------------------
@@ -326,6 +454,13 @@ def exact_correlate(x, w, bias=None, *, cval=0.0, **geometry):
     return y, magnitude
 
 
+def exact_bilinear(function, a, b):
+    """(function(a, b), function(|a|, |b|)) as Fractions, for a function linear in each of two real floating arrays."""
+    ai, ea = to_integers(a)
+    bi, eb = to_integers(b)
+    return to_fractions(function(ai, bi), ea + eb), to_fractions(function(abs(ai), abs(bi)), ea + eb)
+
+
 # ------------------------------------------------------------------------------------------------
 # Comparisons
 
@@ -380,6 +515,30 @@ def assert_correlation(actual, x, w, bias=None, *, computed, **geometry):
     else:
         exact, magnitude = exact_correlate(x, w, bias, **geometry)
         assert_within(actual, exact, error_bound(magnitude, terms, computed, actual.dtype.name))
+
+
+def assert_bilinear(actual, function, a, b, *, terms, computed):
+    """The elementwise accuracy rule for sums of products a * conj(b): `terms` of them, a number or one an element.
+
+    `function(a, b)` takes real arrays, for which it is linear in both.
+    """
+    terms = np.asarray(terms).astype(object)
+    if not np.iscomplexobj(actual):
+        exact, magnitude = exact_bilinear(function, a, b)
+        assert_within(actual, exact, error_bound(magnitude, terms, computed, actual.dtype.name))
+        return
+    returned = actual.real.dtype.name
+    parts = {
+        (p, q): exact_bilinear(function, getattr(a, p), getattr(b, q))
+        for p, q in itertools.product(("real", "imag"), repeat=2)
+    }
+    (rr, rr_magnitude), (ii, ii_magnitude) = parts["real", "real"], parts["imag", "imag"]
+    (ir, ir_magnitude), (ri, ri_magnitude) = parts["imag", "real"], parts["real", "imag"]
+    # A complex product is two real terms in each component.
+    real_bound = error_bound(rr_magnitude + ii_magnitude, 2 * terms, computed, returned)
+    imag_bound = error_bound(ir_magnitude + ri_magnitude, 2 * terms, computed, returned)
+    assert_within(actual.real, rr + ii, real_bound)
+    assert_within(actual.imag, ir - ri, imag_bound)
 
 
 def assert_same_values(actual, expected):

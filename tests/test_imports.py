@@ -12,9 +12,10 @@ import pyconv
 
 PACKAGE = Path(__file__).resolve().parents[1] / "pyconv"
 FUNCTIONS = [
-    *("corr2d", "conv1d", "conv2d", "conv3d", "deform_conv2d", "unfold", "fold", "output_size"),
+    *("corr2d", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"),
+    *("deform_conv2d", "unfold", "fold", "output_size"),
     *("pixel_shuffle", "pixel_unshuffle", "subpixel_conv2d", "Conv2d", "ReLU", "Sequential", "receptive_field"),
-    *("set_workers", "get_workers", "show_config", "ndimage", "kernels"),
+    *("set_workers", "get_workers", "show_config", "grad", "ndimage", "kernels"),
 ]
 
 

@@ -222,6 +222,174 @@ def test_fold_is_the_adjoint_of_unfold():
 
 
 # ------------------------------------------------------------------------------------------------
+# Gradients
+
+
+@given(
+    shape=st.lists(st.integers(1, 5), min_size=1, max_size=3),
+    widths=st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), min_size=3, max_size=3),
+    boundary=st.sampled_from(oracle.BOUNDARIES),
+)
+def test_fold_border_adds_every_padded_position_to_its_source(shape, widths, boundary):
+    widths = widths[: len(shape)]
+    # Padding the positions' numbers, -1 for the constant, says where every one of them comes from.
+    numbers = np.arange(np.prod(shape)).reshape(shape)
+    options = {"constant_values": -1} if boundary == "constant" else {}
+    sources = np.pad(numbers, widths, NUMPY_PAD_MODES[boundary], **options).ravel()
+    padded = rng().integers(-9, 9, sources.size)
+    expected = np.zeros(numbers.size, int)
+    np.add.at(expected, sources[sources >= 0], padded[sources >= 0])
+    padded = padded.reshape([n + sum(width) for n, width in zip(shape, widths, strict=True)])
+    oracle.assert_same_values(oracle.fold_border(padded, widths, boundary), expected.reshape(shape))
+
+
+@st.composite
+def correlations(draw):
+    """x, w, and the geometry of a correlation of theirs, all small."""
+    ndim, groups = draw(st.integers(1, 3)), draw(st.integers(1, 2))
+    kernel = [draw(st.integers(1, 3)) for _ in range(ndim)]
+    dilation = [draw(st.integers(1, 2)) for _ in range(ndim)]
+    stride = [draw(st.integers(1, 4)) for _ in range(ndim)]
+    widths = [(draw(st.integers(0, 4)), draw(st.integers(0, 4))) for _ in range(ndim)]
+    size = [
+        max(1, d * (k - 1) + 1 - sum(width)) + draw(st.integers(0, 2))
+        for k, d, width in zip(kernel, dilation, widths, strict=True)
+    ]
+    generator = rng(draw(st.integers(0, 99)))
+    x = cases.integer_valued(generator, (2, 2 * groups, *size), complex, 9)
+    w = cases.integer_valued(generator, (2 * groups, 2, *kernel), complex, 9)
+    how = {"stride": stride, "padding": widths, "dilation": dilation, "groups": groups}
+    return x, w, how, draw(st.sampled_from(oracle.BOUNDARIES))
+
+
+def gradients_by_definition(x, w, g, boundary, cval, stride, padding, dilation, groups):
+    """Every product of `correlate_by_definition` gives one to dinput[source] and one to dweight[tap]."""
+    dx, dw = np.zeros(x.shape, complex), np.zeros(w.shape, complex)
+    for n, o, *position in np.ndindex(g.shape):
+        group = o // (w.shape[0] // groups)
+        for c, *tap in np.ndindex(w.shape[1:]):
+            where = [
+                oracle.source_index(p * s + t * d - before, m, boundary)
+                for p, s, t, d, (before, _), m in zip(
+                    position, stride, tap, dilation, padding, x.shape[2:], strict=True
+                )
+            ]
+            source = (n, group * w.shape[1] + c, *where)
+            product = g[(n, o, *position)]
+            if None in where:
+                dw[(o, c, *tap)] += product * np.conj(cval)
+            else:
+                dx[source] += product * np.conj(w[(o, c, *tap)])
+                dw[(o, c, *tap)] += product * np.conj(x[source])
+    return dx, dw
+
+
+@given(correlation=correlations())
+def test_gradients_agree_with_the_definition(correlation):
+    x, w, how, boundary = correlation
+    cval = 3 - 2j if boundary == "constant" else 0
+    y = oracle.correlate(x, w, boundary=boundary, cval=cval, **how)
+    g = cases.integer_valued(rng(1), y.shape, complex, 9)
+    dx, dw = gradients_by_definition(x, w, g, boundary, cval, **how)
+    oracle.assert_same_values(oracle.dinput(x.shape[2:], w, g, boundary=boundary, **how), dx)
+    oracle.assert_same_values(oracle.dweight(x, w.shape[2:], g, boundary=boundary, cval=cval, **how), dw)
+
+
+@given(correlation=correlations())
+def test_gradients_are_the_adjoints_of_the_correlation(correlation):
+    x, w, how, boundary = correlation
+    y = oracle.correlate(x, w, boundary=boundary, **how)
+    g = cases.integer_valued(rng(1), y.shape, complex, 9)
+    inner = np.vdot(y, g)
+    assert np.vdot(x, oracle.dinput(x.shape[2:], w, g, boundary=boundary, **how)) == inner
+    assert np.vdot(w, oracle.dweight(x, w.shape[2:], g, boundary=boundary, **how)) == inner
+    assert oracle.dbias(g).tolist() == [g[:, o].sum() for o in range(g.shape[1])]
+
+
+def test_folding_back_a_boundary_by_hand():
+    w, g = np.array([[[1, 10, 100]]]), np.ones((1, 1, 3), int)
+    expected = {
+        "constant": [11, 111, 110],
+        "edge": [12, 111, 210],
+        "symmetric": [12, 111, 210],
+        "mirror": [11, 212, 110],
+        "wrap": [111, 111, 111],
+    }
+    for boundary, dx in expected.items():
+        assert oracle.dinput((3,), w, g, padding=1, boundary=boundary).tolist() == [[dx]], boundary
+
+
+@pytest.mark.parametrize("boundary", oracle.BOUNDARIES)
+def test_fold_is_the_adjoint_of_unfold_at_every_boundary(boundary):
+    how = {"stride": (2, 1), "padding": ((1, 7), (3, 0)), "dilation": (1, 2), "boundary": boundary}
+    x = rng().integers(-9, 9, (2, 3, 5, 6))
+    columns = oracle.unfold(x, (2, 3), **how)
+    g = rng(1).integers(-9, 9, columns.shape)
+    assert (columns * g).sum() == (x * oracle.fold(g, (5, 6), (2, 3), **how)).sum()
+
+
+def conv_transpose_by_definition(x, w, stride, padding, output_padding, dilation, groups):
+    """One product at a time, added to where it belongs or dropped in the padding."""
+    size = oracle.transposed_size(x.shape[2:], w.shape[2:], stride, padding, output_padding, dilation)
+    y = np.zeros((x.shape[0], w.shape[1] * groups, *size), complex)
+    for n, c, *position in np.ndindex(x.shape):
+        group = c // (x.shape[1] // groups)
+        for o, *tap in np.ndindex(w.shape[1:]):
+            where = [
+                p * s + t * d - before
+                for p, s, t, d, (before, _) in zip(position, stride, tap, dilation, padding, strict=True)
+            ]
+            if all(0 <= i < m for i, m in zip(where, size, strict=True)):
+                y[(n, group * w.shape[1] + o, *where)] += x[(n, c, *position)] * w[(c, o, *tap)]
+    return y
+
+
+@given(data=st.data())
+def test_conv_transpose_agrees_with_the_definition_and_its_gradients_are_the_adjoints(data):
+    draw = data.draw
+    ndim, groups = draw(st.integers(1, 3)), draw(st.integers(1, 2))
+
+    def axes(low, high):
+        return tuple(draw(st.integers(low, high)) for _ in range(ndim))
+
+    kernel, stride, dilation = axes(1, 3), axes(1, 3), axes(1, 3)
+    output_padding = [draw(st.integers(0, max(s, d) - 1)) for s, d in zip(stride, dilation, strict=True)]
+    padding = [(draw(st.integers(0, 2)), draw(st.integers(0, 2))) for _ in range(ndim)]
+    size = [n + sum(p) for n, p in zip(axes(1, 2), padding, strict=True)]
+    how = dict(stride=stride, padding=padding, output_padding=output_padding, dilation=dilation, groups=groups)
+    generator = rng(draw(st.integers(0, 99)))
+    x = cases.integer_valued(generator, (2, 2 * groups, *size), complex, 9)
+    w = cases.integer_valued(generator, (2 * groups, 2, *kernel), complex, 9)
+    y = oracle.conv_transpose(x, w, **how)
+    oracle.assert_same_values(y, conv_transpose_by_definition(x, w, **how))
+    g = cases.integer_valued(rng(1), y.shape, complex, 9)
+    inner = np.vdot(y, g)
+    assert np.vdot(x, oracle.conv_transpose_dinput(size, w, g, **how)) == inner
+    assert np.vdot(w, oracle.conv_transpose_dweight(x, kernel, g, **how)) == inner
+
+
+def test_conv_transpose_is_the_gradient_of_the_correlation():
+    x = rng().integers(-9, 9, (2, 4, 3, 5))
+    w = rng(1).integers(-9, 9, (4, 3, 2, 3))
+    how = {"stride": (2, 3), "padding": [(1, 0), (0, 2)], "dilation": (2, 1), "groups": 2}
+    y = oracle.conv_transpose(x, w, output_padding=(1, 2), **how)
+    oracle.assert_same_values(oracle.dinput(y.shape[2:], w, x, **how), y)
+
+
+def test_conv_transpose_agrees_with_pytorch():
+    torch = pytest.importorskip("torch")
+    x, w = rng().integers(-9, 9, (2, 4, 3, 5)), rng(1).integers(-9, 9, (4, 3, 2, 3))
+    y = oracle.conv_transpose(
+        x, w, stride=(2, 3), padding=[(1, 1), (0, 0)], output_padding=(2, 0), dilation=(3, 1), groups=2
+    )
+    expected = torch.nn.functional.conv_transpose2d(
+        torch.from_numpy(x).double(), torch.from_numpy(w).double(),
+        stride=(2, 3), padding=(1, 0), output_padding=(2, 0), dilation=(3, 1), groups=2,
+    )  # fmt: skip
+    oracle.assert_same_values(y, expected.numpy())
+
+
+# ------------------------------------------------------------------------------------------------
 # Exact values
 
 
@@ -247,6 +415,16 @@ def test_exact_correlate_is_the_sum_of_fractions():
         terms = [Fraction(padded[0, c, i + t]) * Fraction(w[0, c, t]) for c in range(2) for t in range(3)]
         assert exact[0, 0, i] == sum(terms) + Fraction(bias[0])
         assert magnitude[0, 0, i] == sum(map(abs, terms)) + abs(Fraction(bias[0]))
+
+
+def test_exact_bilinear_is_the_sum_of_fractions():
+    x, g = rng().standard_normal((1, 1, 5)), rng(1).standard_normal((1, 1, 3))
+    x[0, 0, 2] = 5e-324
+    exact, magnitude = oracle.exact_bilinear(lambda g, x: oracle.dweight(x, (3,), g), g, x)
+    for t in range(3):
+        terms = [Fraction(g[0, 0, i]) * Fraction(x[0, 0, i + t]) for i in range(3)]
+        assert exact[0, 0, t] == sum(terms)
+        assert magnitude[0, 0, t] == sum(map(abs, terms))
 
 
 # ------------------------------------------------------------------------------------------------
@@ -318,6 +496,47 @@ def test_assert_correlation_accepts_honest_rounding_and_nothing_more(dtype):
     for wrong in spoiled:
         with pytest.raises(AssertionError):
             oracle.assert_correlation(wrong, x, w, bias, padding=1, computed=real.name)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.complex64, np.complex128])
+def test_assert_bilinear_accepts_honest_rounding_and_nothing_more(dtype):
+    g, w = cases.normal(rng(), (2, 4, 5, 6), dtype), cases.normal(rng(1), (4, 3, 3, 3), dtype)
+    wide = np.promote_types(dtype, np.float32)
+    how = {"terms": 36, "computed": wide.char.lower().replace("f", "float32").replace("d", "float64")}
+
+    def function(g, w):
+        return oracle.dinput((7, 8), w, g)
+
+    dx = function(g.astype(wide), w.astype(wide)).astype(dtype)
+    oracle.assert_bilinear(dx, function, g, w, **how)
+    allowed = 2 * 38 * np.finfo(dtype).eps * float(np.abs(g).max() * np.abs(w).max()) * 36
+    spoiled = [
+        one_wrong(dx, dx[-1, -1, -1, -1] + 2 * allowed),
+        one_wrong(dx, np.nan),
+        dx[:1],
+        function(g.astype(wide), w[:, :, ::-1].astype(wide)).astype(dtype),
+    ]
+    if np.iscomplexobj(dx):
+        spoiled += [one_wrong(dx, dx[-1, -1, -1, -1] + 2j * allowed), function(g, w.conj()), dx.conj()]
+    if dtype == np.float16:
+        spoiled.append(function(g, w))
+    for wrong in spoiled:
+        with pytest.raises(AssertionError):
+            oracle.assert_bilinear(wrong, function, g, w, **how)
+
+
+def test_assert_bilinear_takes_terms_an_element():
+    ones, eps = np.ones((1, 1, 2)), 2.0**-52
+
+    def function(g, w):
+        return oracle.dinput((3,), w, g)
+
+    # 1, 2 and 1 products: 3, 4 and 3 roundings of half an eps are allowed, of 1, 2 and 1.
+    for dx in ([1 + eps, 2 + 4 * eps, 1 - eps], [1 - 1.5 * eps, 2, 1]):
+        oracle.assert_bilinear(np.array([[dx]]), function, ones, ones, terms=[1, 2, 1], computed="float64")
+    for dx in ([1 + 2 * eps, 2, 1], [1, 2 + 6 * eps, 1], [1, 2, 1 - 2 * eps]):
+        with pytest.raises(AssertionError):
+            oracle.assert_bilinear(np.array([[dx]]), function, ones, ones, terms=[1, 2, 1], computed="float64")
 
 
 def test_assert_correlation_notices_sums_in_a_narrower_dtype():

@@ -46,6 +46,8 @@ PYCONV_ISA names.
 Engine functions check nothing: their arguments have been through `pyconv._check`.
 """
 import importlib.util
+import itertools
+import math
 import os
 
 import numpy as np
@@ -60,6 +62,7 @@ CONSTANT, EDGE, SYMMETRIC, MIRROR, WRAP = range(5)
 BOUNDARIES = {"constant": CONSTANT, "edge": EDGE, "symmetric": SYMMETRIC, "mirror": MIRROR, "wrap": WRAP}
 
 _LEVELS = ("baseline", "v3", "v4")
+_SLAB_ELEMENTS = 2**20               # of a border, as many of its slices as are folded back at a time
 
 
 def _available_levels():
@@ -160,14 +163,6 @@ def _run(x, w, bias, out, nbatch, groups, stride, dilation, before, boundary, co
                                 constant_imag, x_parts, interleaved, workers, skip_zeros, fused, pairs, upscale)
 
 
-def weight_gradient(x, g, dw, nbatch, groups, stride, dilation, before, boundary, constant, workers):
-    """The gradient of `correlate`'s weights into dw, given x and the gradient g of its output."""
-    if g.size == 0 or dw.size == 0:
-        dw[...] = 0
-        return
-    _kernels[dw.dtype].weight_gradient(x, g, dw, nbatch, groups, stride, dilation, before, boundary, constant, workers)
-
-
 def part_weights(w, part):
     """The real weights, (O, 2 * C // groups) + kernel, that take both parts of complex channels to one part of the
     output: 0 the real one, 1 the imaginary one."""
@@ -195,6 +190,169 @@ def _correlate_complex(x, w, bias, out, nbatch, groups, stride, dilation, before
             x_part, constant_part = (x.real, constant.real) if part == 0 else (x.imag, constant.imag)
             _run(x_part, w, bias_part, out_part, *settings, constant_part, 0.0, 1, workers, skip_zeros, fused, pairs,
                  upscale)
+
+
+def source_index(positions, n, boundary):
+    """The samples of an axis of length n that stand at `positions`, under a boundary other than CONSTANT."""
+    if boundary == EDGE:
+        return np.clip(positions, 0, n - 1)
+    if boundary == WRAP:
+        return positions % n
+    # There and back again: symmetric repeats the last sample before it turns, mirror does not.
+    back = 2 * n - 1 if boundary == SYMMETRIC else max(2 * n - 2, 1)
+    there = positions % (2 * n if boundary == SYMMETRIC else back)
+    return np.minimum(there, back - there)
+
+
+def input_gradient(g, w, bias, dx, nbatch, groups, stride, dilation, before, boundary, workers):
+    """The adjoint of `correlate` in x, which is the transposed convolution too: dx = adjoint(g) + bias.
+
+    Parameters
+    ----------
+    g : ndarray, batch (`nbatch` axes) + (O,) + positions
+        Any numeric dtype, strides, alignment and byte order.
+    w : ndarray, (O, C // groups) + kernel
+        Its dtype is the one computed in; not conjugated.
+    bias : ndarray, (C,), or None
+        Of w's dtype; under boundaries CONSTANT only.
+    dx : ndarray, batch + (C,) + spatial
+        Any numeric dtype and strides; shares no memory with the others.
+    nbatch, groups, stride, dilation, before, boundary, workers
+        As in `correlate`.
+    """
+    n, k, on = dx.shape[nbatch + 1:], w.shape[2:], g.shape[nbatch + 1:]
+    settings = nbatch, groups, stride, dilation
+    if all(code == CONSTANT for code in boundary):
+        _padded_gradient(g, w, bias, dx, *settings, before, workers)
+        return
+    # A border is folded back in the dtype computed in, and rounded to dx's together with what it is added to.
+    if dx.size == 0:
+        return
+    summed = np.result_type(w.dtype, np.complex64) if dx.dtype.kind == "c" else w.dtype
+    sums = dx if dx.dtype == summed and dx.flags.aligned else np.empty(dx.shape, summed)
+    _padded_gradient(g, w, bias, sums, *settings, before, workers)
+    axes = range(len(n))
+    first_sum = nbatch + 1
+    reached = [(0, n[a]) if boundary[a] == CONSTANT
+               else (-before[a], max(n[a], (on[a] - 1) * stride[a] + (k[a] - 1) * dilation[a] + 1 - before[a]))
+               for a in axes]
+    # Every position outside lies outside along one axis first: along those before it is inside.
+    for a in axes:
+        for start, stop in ((reached[a][0], 0), (n[a], reached[a][1])):
+            shape = [*dx.shape[:nbatch + 1], *n[:a], 0, *(high - low for low, high in reached[a + 1:])]
+            slab = max(1, _SLAB_ELEMENTS // max(1, math.prod(shape[:first_sum + a] + shape[first_sum + a + 1:])))
+            for first in range(start, stop, slab):
+                shape[first_sum + a] = min(slab, stop - first)
+                border = np.empty(shape, summed)
+                corner = [0] * a + [first] + [low for low, _ in reached[a + 1:]]
+                _padded_gradient(g, w, None, border, *settings, [before[b] + corner[b] for b in axes], workers)
+                for b in reversed(axes[a + 1:]):
+                    border = _folded(border, first_sum + b, -reached[b][0], n[b], boundary[b])
+                _add_border(sums, border, first_sum + a, first, boundary[a])
+    if sums is not dx:
+        dx[...] = sums
+
+
+def _folded(padded, axis, before, n, boundary):
+    """The n samples of a padded axis, what stands beyond them added to those it is a copy of."""
+    inside = (slice(None),) * axis
+    samples = padded[(*inside, slice(before, before + n))]
+    _add_border(samples, padded[(*inside, slice(before))], axis, -before, boundary)
+    _add_border(samples, padded[(*inside, slice(before + n, None))], axis, n, boundary)
+    return samples
+
+
+def _add_border(samples, border, axis, first, boundary):
+    """Add border's slices along an axis, which stand at positions `first`, `first` + 1, ..., to their samples."""
+    samples, border = np.moveaxis(samples, axis, 0), np.moveaxis(border, axis, 0)
+    if len(border) == 0:
+        return
+    sources = source_index(np.arange(first, first + len(border)), len(samples), boundary).tolist()
+    with np.errstate(invalid="ignore", over="ignore"):
+        for source, values in zip(sources, border, strict=True):
+            samples[source] += values
+
+
+def _padded_gradient(g, w, bias, dx, nbatch, groups, stride, dilation, first, workers):
+    """A part of the padded input's gradient, that which begins at its sample `first`.
+
+    Sample i is read by the taps k with k * d = i (mod s) only, in the windows (i - k * d) / s. So the samples of one
+    residue modulo s are a correlation of g at unit stride with these taps, from last to first, input and output
+    channels exchanged: as many small correlations as there are residues, together of the size of the forward one.
+    """
+    residues = [list(_residues(*axis)) for axis in
+                zip(first, dx.shape[nbatch + 1:], w.shape[2:], stride, dilation, strict=True)]
+    outputs = w.shape[0] // groups
+    if outputs == 0 or any(len(of_axis) < min(s, n) for of_axis, s, n in
+                           zip(residues, stride, dx.shape[nbatch + 1:], strict=True)):
+        dx[...] = 0 if bias is None else bias.reshape(-1, *(1,) * len(first))
+    if dx.size == 0 or outputs == 0:
+        return
+    exchanged = w.reshape(groups, outputs, *w.shape[1:]).swapaxes(1, 2)
+    for residue in itertools.product(*residues):
+        samples, taps, step, before = zip(*residue, strict=True)
+        weights = np.ascontiguousarray(exchanged[(..., *taps)])
+        correlate(g, weights.reshape(-1, outputs, *weights.shape[3:]), bias, dx[(..., *samples)], nbatch, groups,
+                  (1,) * len(first), step, before, (CONSTANT,) * len(first), 0.0, workers)
+
+
+def _residues(first, n, k, s, d):
+    """For each residue modulo the stride that some taps have, of an axis's n samples from `first` on: the samples,
+    the taps from last to first, their dilation in the output's gradient, and the padding before it."""
+    shared = math.gcd(s, d)
+    step = s // shared
+    for tap in range(min(k, step)):
+        offset = (tap * d - first) % s
+        if offset < n:
+            reach = (k - 1 - tap) // step
+            yield (slice(offset, None, s), slice(tap + reach * step, None, -step), d // shared,
+                   tap * d // s + reach * (d // shared) - (first + offset) // s)
+
+
+def weight_gradient(x, g, dw, nbatch, groups, stride, dilation, before, boundary, constant, workers):
+    """The gradient of `correlate` in w: the sum of conj(x) * g over the batch and all positions.
+
+    Parameters
+    ----------
+    x : ndarray, batch (`nbatch` axes) + (C,) + spatial
+    g : ndarray, batch + (O,) + positions
+        Both of any numeric dtype, strides, alignment and byte order.
+    dw : ndarray, (O, C // groups) + kernel
+        C-contiguous; its dtype, float32, float64, int64 or a complex one, is the one computed in.
+    nbatch, groups, stride, dilation, before, boundary, constant, workers
+        As in `correlate`.
+    """
+    run = _kernels[dw.real.dtype].weight_gradient
+
+    def products(x, g, constant):
+        sums = np.empty(dw.shape, dw.real.dtype)
+        run(x, g, sums, nbatch, groups, stride, dilation, before, boundary, constant, workers)
+        return sums
+
+    if g.size == 0 or dw.size == 0:
+        dw[...] = 0
+        return
+    if dw.dtype.kind != "c":
+        run(x, g, dw, nbatch, groups, stride, dilation, before, boundary, constant, workers)
+        return
+    constant = complex(constant)
+    real, imag = dw.real, dw.imag
+    with np.errstate(invalid="ignore", over="ignore"):
+        real[...] = products(x.real, g.real, constant.real)
+        imag[...] = products(x.real, g.imag, constant.real) if g.dtype.kind == "c" else 0
+        if x.dtype.kind == "c":
+            if g.dtype.kind == "c":
+                real += products(x.imag, g.imag, constant.imag)
+            imag -= products(x.imag, g.real, constant.imag)
+
+
+def bias_gradient(g, nbatch, dtype):
+    """The sums of g's channels over the batch and all positions: in float64, and rounded once to dtype, or in int64."""
+    batch, positions = math.prod(g.shape[:nbatch]), math.prod(g.shape[nbatch + 1:])
+    g = np.require(g, g.dtype.newbyteorder("="), "CA").reshape(batch, g.shape[nbatch], positions)
+    summed = {"c": np.complex128, "f": np.float64}.get(g.dtype.kind, np.int64)
+    with np.errstate(invalid="ignore", over="ignore"):
+        return np.add.reduce(np.add.reduce(g, axis=2, dtype=summed), axis=0).astype(dtype)
 
 
 def deform(x, offset, mask, w, bias, out, stride, dilation, before, workers):
