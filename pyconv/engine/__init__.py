@@ -45,6 +45,7 @@ PYCONV_ISA names.
 
 Engine functions check nothing: their arguments have been through `pyconv._check`.
 """
+import collections
 import importlib.util
 import itertools
 import math
@@ -288,12 +289,41 @@ def _padded_gradient(g, w, bias, dx, nbatch, groups, stride, dilation, first, wo
         dx[...] = 0 if bias is None else bias.reshape(-1, *(1,) * len(first))
     if dx.size == 0 or outputs == 0:
         return
-    exchanged = w.reshape(groups, outputs, *w.shape[1:]).swapaxes(1, 2)
+    order = np.arange(math.prod(w.shape[2:])).reshape(w.shape[2:])
+    scratch = _take_scratch(w.size, w.dtype)
     for residue in itertools.product(*residues):
         samples, taps, step, before = zip(*residue, strict=True)
-        weights = np.ascontiguousarray(exchanged[(..., *taps)])
-        correlate(g, weights.reshape(-1, outputs, *weights.shape[3:]), bias, dx[(..., *samples)], nbatch, groups,
-                  (1,) * len(first), step, before, (CONSTANT,) * len(first), 0.0, workers)
+        weights = _exchanged(w, groups, order[taps], scratch, workers)
+        correlate(g, weights, bias, dx[(..., *samples)], nbatch, groups, (1,) * len(first), step, before,
+                  (CONSTANT,) * len(first), 0.0, workers)
+    if scratch.nbytes <= _LARGEST_SCRATCH:
+        _scratches.append(scratch.view(np.uint8))
+
+
+def _exchanged(w, groups, taps, scratch, workers):
+    """Some taps of w, (groups * O, C) + kernel, as the weights (groups * C, O) + taps.shape, in `scratch`."""
+    outputs, channels = w.shape[0] // groups, w.shape[1]
+    weights = scratch[:groups * channels * outputs * taps.size].reshape(-1, outputs, *taps.shape)
+    if w.dtype.kind == "c":
+        weights[...] = w.reshape(groups, outputs, channels, -1)[..., taps].swapaxes(1, 2).reshape(weights.shape)
+    else:
+        _kernels[w.dtype].exchange(w.reshape(*w.shape[:2], -1), taps.ravel(), weights, groups, workers)
+    return weights
+
+
+# Kept for the next call: a page of memory that is mapped anew costs more than exchanging what it holds.
+_scratches = collections.deque(maxlen=2)
+_LARGEST_SCRATCH = 2**24
+
+
+def _take_scratch(size, dtype):
+    try:
+        scratch = _scratches.pop()
+    except IndexError:
+        scratch = np.empty(0, np.uint8)
+    if scratch.nbytes < size * dtype.itemsize:
+        scratch = np.empty(size * dtype.itemsize, np.uint8)
+    return scratch[:scratch.nbytes // dtype.itemsize * dtype.itemsize].view(dtype)
 
 
 def _residues(first, n, k, s, d):

@@ -109,7 +109,9 @@ cdef void load(int code, real *to, const char *source, int64_t step, int64_t n) 
 cdef void store(int code, char *to, int64_t step, const real *source, int64_t n) noexcept nogil:
     """The inverse of load, by NumPy's casting rules."""
     cdef int64_t i
-    if code == c'f':
+    if code == REAL_CODE and step == 2 * sizeof(real):
+        store_every_second(<real *> to, source, n)
+    elif code == c'f':
         store_as[float](NULL, to, step, source, n)
     elif code == c'd':
         store_as[double](NULL, to, step, source, n)

@@ -19,6 +19,9 @@ cdef extern from "vector.h" nogil:
     vec vzero()
     mask_vec first_lanes(int64_t)
     vec masked(vec, mask_vec)
+    mask_vec lane_order(const int64_t *, int64_t)
+    vec permuted(vec, mask_vec)
+    void store_every_second(real *, const real *, int64_t)
     void transpose_square(vec *)
     vec sum_each(vec *)
     vec load_once(const char *)
@@ -309,6 +312,7 @@ cdef bint find_phases(Phases *f, int64_t k, int64_t s, int64_t d, bint own) noex
 include "channels.pxi"
 include "rows.pxi"
 include "weights.pxi"
+include "exchange.pxi"
 
 
 # ---------------------------------------------------------------- the call from Python

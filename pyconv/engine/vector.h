@@ -152,6 +152,23 @@ PYCONV_INLINE mask_vec first_lanes(int64_t n) {
 
 PYCONV_INLINE vec masked(vec v, mask_vec m) { return (vec)((mask_vec)v & m); }
 
+/* Lane i of the result is lane order[i], for the first n. */
+PYCONV_INLINE mask_vec lane_order(const int64_t *order, int64_t n) {
+    mask_vec m = {0};
+    for (int i = 0; i < PYCONV_LANES && i < n; i++) m[i] = (mask_bits)order[i];
+    return m;
+}
+
+PYCONV_INLINE vec permuted(vec v, mask_vec order) {
+#if defined(__clang__)
+    vec p;
+    for (int i = 0; i < PYCONV_LANES; i++) p[i] = v[order[i]];
+    return p;
+#else
+    return __builtin_shuffle(v, order);
+#endif
+}
+
 PYCONV_INLINE void fill_mask(real *mask, int64_t n, int64_t period, int64_t first, int64_t end) {
     mask_bits *bits = (mask_bits *)mask;
     for (int64_t i = 0, j = 0; i < n; i++) {
@@ -184,6 +201,30 @@ PYCONV_INLINE void copy_masked(real *to, const real *from, const real *mask, int
         mask_vec m = *(const mask_vec *)(mask + i), v = *(const mask_vec *)(from + i);
         *(mask_vec *)(to + i) = (v & m) | ((mask_vec)c & ~m);
     }
+}
+
+/* n reals to every second place, those between left as they are: whole vectors where two of them have room. */
+#if PYCONV_VECTOR_BYTES == 64 && defined(PYCONV_F32)
+#define PYCONV_INTO_EVENS_FIRST 16, 1, 17, 3, 18, 5, 19, 7, 20, 9, 21, 11, 22, 13, 23, 15
+#define PYCONV_INTO_EVENS_SECOND 24, 1, 25, 3, 26, 5, 27, 7, 28, 9, 29, 11, 30, 13, 31, 15
+#elif (PYCONV_VECTOR_BYTES == 64) || (PYCONV_VECTOR_BYTES == 32 && defined(PYCONV_F32))
+#define PYCONV_INTO_EVENS_FIRST 8, 1, 9, 3, 10, 5, 11, 7
+#define PYCONV_INTO_EVENS_SECOND 12, 1, 13, 3, 14, 5, 15, 7
+#elif (PYCONV_VECTOR_BYTES == 32) || defined(PYCONV_F32)
+#define PYCONV_INTO_EVENS_FIRST 4, 1, 5, 3
+#define PYCONV_INTO_EVENS_SECOND 6, 1, 7, 3
+#else
+#define PYCONV_INTO_EVENS_FIRST 2, 1
+#define PYCONV_INTO_EVENS_SECOND 3, 1
+#endif
+PYCONV_INLINE void store_every_second(real *to, const real *from, int64_t n) {
+    int64_t i = 0;
+    for (; i + PYCONV_LANES < n; i += PYCONV_LANES) {
+        vec *p = (vec *)(to + 2 * i), v = *(const vec *)(from + i);
+        p[0] = __builtin_shufflevector(p[0], v, PYCONV_INTO_EVENS_FIRST);
+        p[1] = __builtin_shufflevector(p[1], v, PYCONV_INTO_EVENS_SECOND);
+    }
+    for (; i < n; i++) to[2 * i] = from[i];
 }
 
 /* Two vectors into one another, a0 b0 a1 b1 ...: the first halves, and the second ones. */

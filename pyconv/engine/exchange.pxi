@@ -1,0 +1,48 @@
+# Weights with input and output channels exchanged, and some of their taps in another order: the correlation that the
+# gradient of the input is.
+
+cdef void exchange_channels(const real *w, real *out, int64_t O, int64_t C, int64_t T, const int64_t *order, int64_t n,
+                            int64_t c0, int64_t c1, int64_t readable) noexcept nogil:
+    """out[c, o, t] = w[o, c, order[t]] for the input channels c0 to c1; w[readable - 1] is the last there is."""
+    cdef vec square[LANES]
+    cdef mask_vec lanes
+    cdef int64_t o = 0, c, t, whole, at
+    cdef int i
+    if T == 1 and c1 - c0 == LANES:
+        while o + LANES <= O:
+            for i in range(LANES):
+                square[i] = (<const vec *> (w + (o + i) * C + c0))[0]
+            transpose_square(square)
+            for i in range(LANES):
+                (<vec *> (out + (c0 + i) * O + o))[0] = square[i]
+            o += LANES
+    elif T <= LANES:
+        lanes = lane_order(order, n)
+        # Whole vectors, as long as the next output channels overwrite what they spill.
+        whole = O - (LANES + n - 1) // n
+        while o < whole and (o * C + c1 - 1) * T + LANES <= readable:
+            for c in range(c0, c1):
+                (<vec *> (out + (c * O + o) * n))[0] = permuted((<const vec *> (w + (o * C + c) * T))[0], lanes)
+            o += 1
+    while o < O:
+        for c in range(c0, c1):
+            at = (o * C + c) * T
+            for t in range(n):
+                out[(c * O + o) * n + t] = w[at + order[t]]
+        o += 1
+
+
+def exchange(cnp.ndarray w not None, cnp.ndarray order not None, cnp.ndarray out not None, int64_t groups, int workers):
+    """Fill out, (groups * C, O, len(order)), from w, (groups * O, C, T): both reals and C-contiguous, order int64."""
+    cdef int64_t O = w.shape[0] // groups, C = w.shape[1], T = w.shape[2], n = order.shape[0], size = O * C * T
+    cdef int64_t blocks = ceil_div(C, LANES), i, g, c0
+    cdef const real *from_ = <const real *> cnp.PyArray_DATA(w)
+    cdef real *to = <real *> cnp.PyArray_DATA(out)
+    cdef const int64_t *taps = <const int64_t *> cnp.PyArray_DATA(order)
+    if groups * size < SERIAL_BELOW:
+        workers = 1
+    for i in prange(groups * blocks, num_threads=workers, schedule="static", nogil=True):
+        g = i // blocks
+        c0 = i % blocks * LANES
+        exchange_channels(from_ + g * size, to + g * O * C * n, O, C, T, taps, n, c0, min(C, c0 + LANES),
+                          (groups - g) * size)
