@@ -138,3 +138,14 @@ def test_one_by_one_kernels_in_place(columns, channels):
             for workers in (1, 2):
                 y = pyconv.conv1d(cases.guarded(x, side), w, np.arange(11), workers=workers)
                 oracle.assert_same_values(y, expected)
+
+
+@pytest.mark.parametrize("value", [np.inf, np.nan, 2.0])
+@pytest.mark.parametrize("outputs", [3, 60])
+def test_taps_on_padding_are_left_out_only_where_nothing_shows(value, outputs):
+    # Rows of zeros alone: 0 * inf is still NaN.
+    x, w = integers((2, 3, 9, 20)), integers((outputs, 3, 3, 3), seed=1)
+    w[1, 2, 0, 1] = value
+    keywords = {"padding": 12, "dilation": 12}
+    oracle.assert_same_values(pyconv.conv2d(x, w, **keywords), pyconv.conv2d(x, w, **keywords, method="im2col"))
+    oracle.assert_same_values(pyconv.conv2d(x, w, **keywords), oracle.correlate(x, w, **keywords))

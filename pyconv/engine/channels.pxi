@@ -52,6 +52,7 @@ cdef struct ChannelPlan:
     bint in_place                    # one tap and evenly spaced reals: the band is the input itself
     bint flat_x                      # a map's rows are one line in the input, as long as those of the band
     bint flat_y                      # and in the output
+    bint leave_out                   # taps that read nothing but zeros beyond the first or last row
 
 
 cdef int64_t shared_pitch(const Problem *p, const Phases *fx, int64_t needed) noexcept nogil:
@@ -216,6 +217,7 @@ cdef bint plan_channels(ChannelPlan *q, Problem *p, int workers) noexcept nogil:
     if not table_taps(q):
         free_channels(q)
         return False
+    q.leave_out = leaves_out(q)
     q.flat_y = p.y_direct and q.pitch == p.W.on and p.H.y_step == p.W.on * <int64_t> sizeof(real)
     q.lds = round_up(line_length(q), LANES) + MAX_NV * LANES
     q.at_band = LINE
@@ -230,6 +232,25 @@ cdef bint plan_channels(ChannelPlan *q, Problem *p, int workers) noexcept nogil:
         q.mask = round_up(q.band_rows * q.pitch, LANES)
         q.workspace += q.fx.count * q.mask * sizeof(real)
     return True
+
+
+cdef bint leaves_out(const ChannelPlan *q) noexcept nogil:
+    """Whether some strips have taps whose rows are all zeros. Leaving these out changes no bit of a finite sum; but an
+    infinite weight must still make its NaN."""
+    cdef const Problem *p = q.p
+    cdef int64_t strip_rows = (CHANNEL_TILES[0].NV[0] * LANES - 1) // q.pitch + 1
+    cdef int64_t after = (p.H.on - 1) * p.H.s + (p.H.k - 1) * p.H.d + 1 - p.H.n - p.H.before
+    return (p.outer_taps == 1 and p.H.k > 1 and p.H.boundary == CONSTANT and p.constant[0] == 0
+            and p.constant[1] == 0 and max(p.H.before, after) >= (strip_rows - 1) * p.H.s + 1
+            and all_finite(p.w, p.groups * p.O * p.C * q.n_taps))
+
+
+cdef void taps_of_rows(const Problem *p, int64_t first, int64_t last, int64_t *begin, int64_t *end) noexcept nogil:
+    """The kernel rows that read an input row for some of the output rows first to last."""
+    begin[0] = min(p.H.k, ceil_div(max(p.H.before - last * p.H.s, 0), p.H.d))
+    end[0] = max(begin[0], min(p.H.k, (p.H.n - 1 + p.H.before - first * p.H.s) // p.H.d + 1))
+    if p.H.n - 1 + p.H.before - first * p.H.s < 0:
+        end[0] = begin[0]
 
 
 cdef bint table_taps(ChannelPlan *q) noexcept nogil:
@@ -349,6 +370,7 @@ cdef void run_tiles(const ChannelPlan *q, const ChannelUnit *u, char *workspace,
     cdef const real *bias
     cdef int64_t end = (u.maps - 1) * u.map_step + (u.rows - 1) * q.pitch + u.cols
     cdef int64_t ldw = p.C * q.n_taps, o = u.o0, q0, at, m, row, column, step, strips, lds, left
+    cdef int64_t begin, taps_end, n_taps
     cdef bint last = c1 == p.C
     cdef bint direct
     cdef int i = 0, v
@@ -372,9 +394,13 @@ cdef void run_tiles(const ChannelPlan *q, const ChannelUnit *u, char *workspace,
             row = (at - m * u.map_step) // u.run_step
             column = at - m * u.map_step - row * u.run_step
             strips = 1
+            begin, taps_end = 0, p.H.k
+            if q.leave_out and (at + step - 1) // u.map_step == m:
+                taps_of_rows(p, u.y0 + (at - m * u.map_step) // q.pitch,
+                             u.y0 + min(u.rows - 1, (at + step - 1 - m * u.map_step) // q.pitch), &begin, &taps_end)
             direct = p.y_direct and q.c_blocks == 1 and column + step <= u.run and row * u.run < u.rows * u.cols
             if direct:
-                if v == 0:
+                if v == 0 and not q.leave_out:
                     strips = (min(u.run - column, end - at)) // step
                 sums = <real *> (u.y[m] + (u.channel + o) * p.y_channel + row * p.H.y_step) + column
                 lds = p.y_channel // <int64_t> sizeof(real)
@@ -384,8 +410,10 @@ cdef void run_tiles(const ChannelPlan *q, const ChannelUnit *u, char *workspace,
             else:
                 sums = scratch
                 lds = MAX_NV * LANES
-            tiles.run[v](band + at * sizeof(real), strips, q.taps, q.n_taps, c1 - c0, plane,
-                         u.w + o * ldw + c0 * q.n_taps, ldw, bias, c0 > 0, sums, lds)
+            n_taps = (taps_end - begin) * (q.n_taps // p.H.k)
+            begin *= q.n_taps // p.H.k
+            tiles.run[v](band + at * sizeof(real), strips, q.taps + begin, n_taps, c1 - c0, plane,
+                         u.w + o * ldw + c0 * q.n_taps + begin, ldw, q.n_taps - n_taps, bias, c0 > 0, sums, lds)
             if last and not direct:
                 store_tile(q, u, tiles.R, o, sums, lds, at, min(step, end - at))
             q0 += strips * step

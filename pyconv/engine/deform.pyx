@@ -272,7 +272,7 @@ cdef void multiply(const real *w, int64_t ldw, const real *bias, int64_t rows, c
             if v == 0 and vectors - at > tiles.NV[0] and vectors - at <= 2 * tiles.NV[1]:
                 v = 1                # two short tiles, rather than a full one and a rest that few registers serve
             tiles.run[v](<const char *> (band + at * LANES), 1, &tap, 1, terms, plane * sizeof(real), w + r * ldw, ldw,
-                         bias + r if bias != NULL else NULL, resume, sums + r * lds + at * LANES, lds)
+                         0, bias + r if bias != NULL else NULL, resume, sums + r * lds + at * LANES, lds)
             at += tiles.NV[v]
         r += tiles.R
 

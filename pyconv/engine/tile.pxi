@@ -14,7 +14,7 @@ cdef enum:
 # ---------------------------------------------------------------- R output channels x NV vectors of columns
 
 ctypedef void (*ChannelTile)(const char *, int64_t, const int64_t *, int64_t, int64_t, int64_t, const real *, int64_t,
-                             const real *, bint, real *, int64_t) noexcept nogil
+                             int64_t, const real *, bint, real *, int64_t) noexcept nogil
 
 
 cdef inline void channel_tile(
@@ -25,6 +25,7 @@ cdef inline void channel_tile(
     int64_t n_taps, int64_t n_channels,
     int64_t plane,               # bytes from channel to channel
     const real *w, int64_t ldw,  # weights of the first output channel, and the distance to the next one's
+    int64_t skip,                # weights of taps that are left out, between two channels
     const real *bias,            # added last; NULL: none, or not yet
     bint resume,                 # continue the sums found in `sums`
     real *sums, int64_t lds,
@@ -54,7 +55,7 @@ cdef inline void channel_tile(
                 for r in range(R):
                     for v in range(NV):
                         acc[r][v] += b[v] * wk[r * ldw]
-                wk += 1
+                wk += 1 + skip
                 channel += plane
         else:
             for c in range(n_channels):
@@ -66,6 +67,7 @@ cdef inline void channel_tile(
                         for v in range(NV):
                             acc[r][v] += b[v] * wk[r * ldw]
                     wk += 1
+                wk += skip
                 channel += plane
         if bias != NULL:
             for r in range(R):
@@ -80,75 +82,75 @@ cdef inline void channel_tile(
 
 # Three widths for each R: the full one, a shorter one, and a single vector for what is left of the columns.
 cdef void tile_8_full(const char *band, int64_t n_strips, const int64_t *taps, int64_t n_taps,
-                      int64_t n_channels, int64_t plane, const real *w, int64_t ldw, const real *bias, bint resume,
-                      real *sums, int64_t lds) noexcept nogil:
-    channel_tile(8, NV8, band, n_strips, taps, n_taps, n_channels, plane, w, ldw, bias, resume, sums, lds)
+                      int64_t n_channels, int64_t plane, const real *w, int64_t ldw, int64_t skip,
+                      const real *bias, bint resume, real *sums, int64_t lds) noexcept nogil:
+    channel_tile(8, NV8, band, n_strips, taps, n_taps, n_channels, plane, w, ldw, skip, bias, resume, sums, lds)
 
 
 cdef void tile_8_short(const char *band, int64_t n_strips, const int64_t *taps, int64_t n_taps,
-                       int64_t n_channels, int64_t plane, const real *w, int64_t ldw, const real *bias, bint resume,
-                       real *sums, int64_t lds) noexcept nogil:
-    channel_tile(8, NV8_SHORT, band, n_strips, taps, n_taps, n_channels, plane, w, ldw, bias, resume, sums, lds)
+                       int64_t n_channels, int64_t plane, const real *w, int64_t ldw, int64_t skip,
+                       const real *bias, bint resume, real *sums, int64_t lds) noexcept nogil:
+    channel_tile(8, NV8_SHORT, band, n_strips, taps, n_taps, n_channels, plane, w, ldw, skip, bias, resume, sums, lds)
 
 
 cdef void tile_8_one(const char *band, int64_t n_strips, const int64_t *taps, int64_t n_taps,
-                     int64_t n_channels, int64_t plane, const real *w, int64_t ldw, const real *bias, bint resume,
-                     real *sums, int64_t lds) noexcept nogil:
-    channel_tile(8, 1, band, n_strips, taps, n_taps, n_channels, plane, w, ldw, bias, resume, sums, lds)
+                     int64_t n_channels, int64_t plane, const real *w, int64_t ldw, int64_t skip,
+                     const real *bias, bint resume, real *sums, int64_t lds) noexcept nogil:
+    channel_tile(8, 1, band, n_strips, taps, n_taps, n_channels, plane, w, ldw, skip, bias, resume, sums, lds)
 
 
 cdef void tile_4_full(const char *band, int64_t n_strips, const int64_t *taps, int64_t n_taps,
-                      int64_t n_channels, int64_t plane, const real *w, int64_t ldw, const real *bias, bint resume,
-                      real *sums, int64_t lds) noexcept nogil:
-    channel_tile(4, NV4, band, n_strips, taps, n_taps, n_channels, plane, w, ldw, bias, resume, sums, lds)
+                      int64_t n_channels, int64_t plane, const real *w, int64_t ldw, int64_t skip,
+                      const real *bias, bint resume, real *sums, int64_t lds) noexcept nogil:
+    channel_tile(4, NV4, band, n_strips, taps, n_taps, n_channels, plane, w, ldw, skip, bias, resume, sums, lds)
 
 
 cdef void tile_4_short(const char *band, int64_t n_strips, const int64_t *taps, int64_t n_taps,
-                       int64_t n_channels, int64_t plane, const real *w, int64_t ldw, const real *bias, bint resume,
-                       real *sums, int64_t lds) noexcept nogil:
-    channel_tile(4, NV4_SHORT, band, n_strips, taps, n_taps, n_channels, plane, w, ldw, bias, resume, sums, lds)
+                       int64_t n_channels, int64_t plane, const real *w, int64_t ldw, int64_t skip,
+                       const real *bias, bint resume, real *sums, int64_t lds) noexcept nogil:
+    channel_tile(4, NV4_SHORT, band, n_strips, taps, n_taps, n_channels, plane, w, ldw, skip, bias, resume, sums, lds)
 
 
 cdef void tile_4_one(const char *band, int64_t n_strips, const int64_t *taps, int64_t n_taps,
-                     int64_t n_channels, int64_t plane, const real *w, int64_t ldw, const real *bias, bint resume,
-                     real *sums, int64_t lds) noexcept nogil:
-    channel_tile(4, 1, band, n_strips, taps, n_taps, n_channels, plane, w, ldw, bias, resume, sums, lds)
+                     int64_t n_channels, int64_t plane, const real *w, int64_t ldw, int64_t skip,
+                     const real *bias, bint resume, real *sums, int64_t lds) noexcept nogil:
+    channel_tile(4, 1, band, n_strips, taps, n_taps, n_channels, plane, w, ldw, skip, bias, resume, sums, lds)
 
 
 cdef void tile_2_full(const char *band, int64_t n_strips, const int64_t *taps, int64_t n_taps,
-                      int64_t n_channels, int64_t plane, const real *w, int64_t ldw, const real *bias, bint resume,
-                      real *sums, int64_t lds) noexcept nogil:
-    channel_tile(2, NV2, band, n_strips, taps, n_taps, n_channels, plane, w, ldw, bias, resume, sums, lds)
+                      int64_t n_channels, int64_t plane, const real *w, int64_t ldw, int64_t skip,
+                      const real *bias, bint resume, real *sums, int64_t lds) noexcept nogil:
+    channel_tile(2, NV2, band, n_strips, taps, n_taps, n_channels, plane, w, ldw, skip, bias, resume, sums, lds)
 
 
 cdef void tile_2_short(const char *band, int64_t n_strips, const int64_t *taps, int64_t n_taps,
-                       int64_t n_channels, int64_t plane, const real *w, int64_t ldw, const real *bias, bint resume,
-                       real *sums, int64_t lds) noexcept nogil:
-    channel_tile(2, NV2_SHORT, band, n_strips, taps, n_taps, n_channels, plane, w, ldw, bias, resume, sums, lds)
+                       int64_t n_channels, int64_t plane, const real *w, int64_t ldw, int64_t skip,
+                       const real *bias, bint resume, real *sums, int64_t lds) noexcept nogil:
+    channel_tile(2, NV2_SHORT, band, n_strips, taps, n_taps, n_channels, plane, w, ldw, skip, bias, resume, sums, lds)
 
 
 cdef void tile_2_one(const char *band, int64_t n_strips, const int64_t *taps, int64_t n_taps,
-                     int64_t n_channels, int64_t plane, const real *w, int64_t ldw, const real *bias, bint resume,
-                     real *sums, int64_t lds) noexcept nogil:
-    channel_tile(2, 1, band, n_strips, taps, n_taps, n_channels, plane, w, ldw, bias, resume, sums, lds)
+                     int64_t n_channels, int64_t plane, const real *w, int64_t ldw, int64_t skip,
+                     const real *bias, bint resume, real *sums, int64_t lds) noexcept nogil:
+    channel_tile(2, 1, band, n_strips, taps, n_taps, n_channels, plane, w, ldw, skip, bias, resume, sums, lds)
 
 
 cdef void tile_1_full(const char *band, int64_t n_strips, const int64_t *taps, int64_t n_taps,
-                      int64_t n_channels, int64_t plane, const real *w, int64_t ldw, const real *bias, bint resume,
-                      real *sums, int64_t lds) noexcept nogil:
-    channel_tile(1, NV1, band, n_strips, taps, n_taps, n_channels, plane, w, ldw, bias, resume, sums, lds)
+                      int64_t n_channels, int64_t plane, const real *w, int64_t ldw, int64_t skip,
+                      const real *bias, bint resume, real *sums, int64_t lds) noexcept nogil:
+    channel_tile(1, NV1, band, n_strips, taps, n_taps, n_channels, plane, w, ldw, skip, bias, resume, sums, lds)
 
 
 cdef void tile_1_short(const char *band, int64_t n_strips, const int64_t *taps, int64_t n_taps,
-                       int64_t n_channels, int64_t plane, const real *w, int64_t ldw, const real *bias, bint resume,
-                       real *sums, int64_t lds) noexcept nogil:
-    channel_tile(1, NV1_SHORT, band, n_strips, taps, n_taps, n_channels, plane, w, ldw, bias, resume, sums, lds)
+                       int64_t n_channels, int64_t plane, const real *w, int64_t ldw, int64_t skip,
+                       const real *bias, bint resume, real *sums, int64_t lds) noexcept nogil:
+    channel_tile(1, NV1_SHORT, band, n_strips, taps, n_taps, n_channels, plane, w, ldw, skip, bias, resume, sums, lds)
 
 
 cdef void tile_1_one(const char *band, int64_t n_strips, const int64_t *taps, int64_t n_taps,
-                     int64_t n_channels, int64_t plane, const real *w, int64_t ldw, const real *bias, bint resume,
-                     real *sums, int64_t lds) noexcept nogil:
-    channel_tile(1, 1, band, n_strips, taps, n_taps, n_channels, plane, w, ldw, bias, resume, sums, lds)
+                     int64_t n_channels, int64_t plane, const real *w, int64_t ldw, int64_t skip,
+                     const real *bias, bint resume, real *sums, int64_t lds) noexcept nogil:
+    channel_tile(1, 1, band, n_strips, taps, n_taps, n_channels, plane, w, ldw, skip, bias, resume, sums, lds)
 
 
 cdef struct ChannelTiles:            # the tiles of one R, widest first

@@ -100,6 +100,16 @@ PYCONV_INLINE vec vzero(void) {
     return v;
 }
 
+PYCONV_INLINE int all_finite(const real *p, int64_t n) {
+    vec sum = vzero();
+    real rest = 0;
+    int64_t i = 0;
+    for (; i + PYCONV_LANES <= n; i += PYCONV_LANES) sum += *(const vec *)(p + i) * 0;
+    for (; i < n; i++) rest += p[i] * 0;
+    for (int j = 0; j < PYCONV_LANES; j++) rest += sum[j];
+    return rest == 0; /* infinity * 0 is NaN */
+}
+
 /* memcpy for a few vectors or less, without a call. */
 PYCONV_INLINE void copy_reals(real *to, const real *from, int64_t n) {
     int64_t i = 0;

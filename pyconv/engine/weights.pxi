@@ -311,7 +311,7 @@ cdef void add_lanes(const WeightPlan *q, const WeightUnit *u, char *workspace, r
                     strips -= 1      # leave two short tiles
                 tiles.run[v](at + v0 * sizeof(vec), strips, q.columns, u.cols, u.rows, q.sy * row,
                              <const real *> (u.g + (o - u.o0) * u.g_channel),
-                             u.g_channel // <int64_t> sizeof(real), NULL, True,
+                             u.g_channel // <int64_t> sizeof(real), 0, NULL, True,
                              sums + (o - u.o0) * lds + slot * q.width + v0 * LANES, lds)
                 v0 += strips * tiles.NV[v]
         o += tiles.R
