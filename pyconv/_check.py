@@ -956,6 +956,8 @@ def learning_pair(input, target, channel_axis, groups):
                          f"{shapes}")
     if x.shape[0] != t.shape[0]:
         raise ValueError(f"target must have as many images as input: {shapes}")
+    if not x.shape[0]:
+        raise ValueError(f"input and target must have at least one image: {shapes}")
     groups = integer(groups, "groups", minimum=1)
     if x.shape[1] % groups or t.shape[1] % groups or not x.shape[1] or not t.shape[1]:
         raise ValueError(f"groups must divide the channels of input and target, {x.shape[1]} and {t.shape[1]}, got "

@@ -118,7 +118,8 @@ class KernelFit:
         how = "by least squares" if self.lr is None else (
             f"by {len(self.losses)} steps of descent, lr {self.lr:.4g}"
             + (f", momentum {self.momentum:.4g}" if self.momentum else ""))
-        kernel = np.array2string(self.kernel, precision=4, suppress_small=True, threshold=256)
+        kernel = np.array2string(self.kernel, precision=4, suppress_small=True, threshold=256,
+                                 edgeitems=3 if self.kernel.ndim == 2 else 1)
         *outer, rows, columns = self.kernel.shape
         lines = [f"KernelFit: {' x '.join(map(str, (*outer, rows, columns)))} kernel {how}",
                  f"loss {self.loss:.4g} over {self.windows} windows (root mean square error {self._rms():.3g})"]
@@ -217,14 +218,14 @@ def fit_kernel(input: ArrayLike, target: ArrayLike, kernel_size: int | Sequence[
     With a bias, the image's mean is taken off first and the bias is eliminated: a bright image is then as well
     conditioned as a dark one.
 
-    One step of iterative refinement follows (A. Bjorck, 1967), whose residual comes from the image itself. Rounding then
-    leaves an error in the kernel of about ``condition**0.5`` units in the last place of float64, as if the unfolded
-    matrix itself had been factorised. That holds up to the condition number at which rank is lost: eigenvalues of A below
-    ``n * sqrt(windows) * 2**-53`` of the largest, for n weights (5e-11 for a 15 x 15 kernel on a 2048 x 2048 image), are
-    what rounding makes of such sums, and `rank` counts those above.
+    One step of iterative refinement follows (A. Bjorck, 1967), whose residual comes from the image itself. Rounding
+    then leaves an error in the kernel of about ``condition**0.5`` units in the last place of float64, as if the
+    unfolded matrix itself had been factorised. That holds up to the condition number at which rank is lost:
+    eigenvalues of A below ``n * sqrt(windows) * 2**-53`` of the largest, for n weights (5e-11 for a 15 x 15 kernel on
+    a 2048 x 2048 image), are what rounding makes of such sums, and `rank` counts those above.
 
-    Time grows with the square of the channels a group, and with n**3 for the decomposition; memory beyond the images and
-    the n x n matrices is some tens of megabytes, whatever the size of the images.
+    Time grows with the square of the channels a group, and with n**3 for the decomposition; memory beyond the images
+    and the n x n matrices is some tens of megabytes, whatever the size of the images.
 
     Examples
     --------
@@ -256,8 +257,8 @@ def fit_kernel(input: ArrayLike, target: ArrayLike, kernel_size: int | Sequence[
     if solve.rank < normal.size and not ridge:
         warnings.warn(
             f"the images determine only {solve.rank} of the {normal.size} weights of the kernel: too few pixels, or "
-            "too smooth; the rest is chosen so that the sum of its squares is smallest. A smaller kernel_size, an input "
-            "with more detail or ridge= would settle it", np.exceptions.RankWarning, stacklevel=2)
+            "too smooth; the rest is chosen so that the sum of squares of the weights is smallest. A smaller "
+            "kernel_size, an input with more detail or ridge= would settle it", np.exceptions.RankWarning, stacklevel=2)
     b = b - (w.reshape(pair.groups, -1, *w.shape[1:]).sum(axis=(3, 4))
              @ shift.reshape(pair.groups, -1, 1)).reshape(b.shape)
     return setup.result(w, b if bias else None, max(loss, 0.0), np.empty(0), solve.rank, solve.condition, None, None)
