@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -245,7 +245,7 @@ def fit_kernel(input: ArrayLike, target: ArrayLike, kernel_size: int | Sequence[
     pair, workers = setup.pair, setup.workers
     shift = _means(pair.x) if bias else np.zeros(pair.x.shape[1])
 
-    normal = _normal_equations(pair, shift, bias, workers)
+    pair, normal = _finite_normal_equations(pair, shift, bias, workers)
     solve = _Solver(normal, ridge, bias, shift)
     w, b = solve(normal.right, normal.right_bias)
     right, right_bias, loss = _residual(pair, shift, w, b, workers)
@@ -369,6 +369,10 @@ def learn_kernel(input: ArrayLike, target: ArrayLike, kernel_size: int | Sequenc
     with _progress(steps, progress) as bar, np.errstate(over="ignore", invalid="ignore"):
         for step in range(steps + 1):
             losses.append(descent.loss())
+            if not math.isfinite(losses[0]):
+                raise ValueError("input, target and start must be finite where they are compared, and their squares "
+                                 f"too: the loss before the first step is {losses[0]}; leave pixels of the target out "
+                                 "with where=False")
             if not (allow_unstable or losses[-1] <= losses[0] + descent.rounding):
                 curvature = curvature or _Curvature(pair, bias, setup.workers)
                 raise ValueError(_unstable(step, losses, lr, momentum, curvature.largest_stable_lr(momentum)))
@@ -401,6 +405,7 @@ class _Pair:
     groups: int
     sides: tuple
     boundary: str
+    spoiled: bool = False            # whether something is not finite, so that every block is searched for it
 
     @property
     def weight_shape(self):
@@ -510,17 +515,17 @@ def _padding_by_shape(n, t, k, stride, dilation, convention):
 
 @dataclass(frozen=True, eq=False)
 class _Block:
-    """Some rows of some images in float64: x padded, t with 0 for what does not count, and the count of each pixel."""
+    """Some rows of some images, x padded; where everything counts as it is, views of the pair."""
 
     x: NDArray                       # (n, C, rows of x, columns of x)
-    t: NDArray                       # (n, O, rows, ow)
+    t: NDArray                       # (n, O, rows, ow), 0 for what does not count
     used: NDArray | None             # (n, 1, rows, ow)
     first: bool                      # whether it holds the first, and the last, output row
     last: bool
 
 
 def _blocks(pair: _Pair, shift: NDArray, workers: int) -> Iterator[_Block]:
-    """The pair in blocks of about `BLOCK` samples, `shift` taken off each channel of x, everything finite."""
+    """The pair in blocks of about `BLOCK` samples, `shift` taken off each channel of x."""
     images, channels, *n = pair.x.shape
     outputs, oh, ow = pair.t.shape[1:]
     source = []
@@ -534,16 +539,18 @@ def _blocks(pair: _Pair, shift: NDArray, workers: int) -> Iterator[_Block]:
         for top in range(0, oh, rows):
             bottom = min(oh, top + rows)
             x = _padded(pair.x[i:i + together], source[0][top * s:(bottom - 1) * s + reach + 1], source[1])
-            x -= shift[:, None, None]
-            t = pair.t[i:i + together, :, top:bottom].astype(np.float64)
+            if shift.any():
+                x = x - shift[:, None, None]
+            t = pair.t[i:i + together, :, top:bottom]
+            x, t = (a if a.dtype.kind == "f" else a.astype(np.float64) for a in (x, t))
             used = pair.used if pair.used is None else pair.used[i:i + together, None, top:bottom]
-            if not math.isfinite(x.sum()):
-                _clear_unused(x, used, pair, workers)
             if used is not None:
-                np.copyto(t, 0, where=used == 0)
-            if not math.isfinite(t.sum()):
-                raise ValueError("target must be finite where it is compared; leave NaN and Inf out with "
-                                 "where=np.isfinite(target)")
+                t = np.where(used == 0, 0, t)
+            if pair.spoiled:
+                x = _without_unused(x, used, pair, workers)
+                if not np.isfinite(t).all():
+                    raise ValueError("target must be finite where it is compared; leave NaN and Inf out with "
+                                     "where=np.isfinite(target)")
             yield _Block(x, t, used, top == 0, bottom == oh)
 
 
@@ -555,30 +562,27 @@ def _source(n, sides, boundary):
 
 
 def _padded(x, rows, columns):
-    """The given rows and columns of x in float64, 0 for those of index -1."""
-    def slice_of(index):
-        step = np.diff(index)
-        return slice(index[0], index[-1] + 1) if index[0] >= 0 and (step == 1).all() else None
-
-    plain_rows, plain_columns = slice_of(rows), slice_of(columns)
-    x = x[:, :, rows] if plain_rows is None else x[:, :, plain_rows]
-    x = (x[..., columns] if plain_columns is None else x[..., plain_columns]).astype(np.float64)
-    if plain_rows is None:
-        x[:, :, rows < 0] = 0
-    if plain_columns is None:
-        x[..., columns < 0] = 0
+    """The given rows and columns of x, 0 for those of index -1; a view where they follow one another."""
+    for axis, index in ((2, rows), (3, columns)):
+        if index[0] >= 0 and (np.diff(index) == 1).all():
+            x = x[(slice(None),) * axis + (slice(index[0], index[-1] + 1),)]
+        else:
+            x = x.take(index, axis)
+            x[(slice(None),) * axis + (index < 0,)] = 0
     return x
 
 
-def _clear_unused(x, used, pair, workers):
-    """Put 0 for what is not finite in x, which no window compared may touch."""
+def _without_unused(x, used, pair, workers):
+    """A block x with 0 for what is not finite, which no window compared may touch."""
     bad = ~np.isfinite(x)
+    if not bad.any():
+        return x
     touched = conv2d(bad.any(axis=1, keepdims=True), np.ones((1, 1, *pair.k), np.int64), None, pair.stride, 0,
                      pair.dilation, workers=workers) > 0
     if (touched if used is None else touched & (used != 0)).any():
         raise ValueError("input must be finite where it is compared; leave out with where=False every pixel of the "
                          "target whose window touches a NaN or Inf")
-    x[bad] = 0
+    return np.where(bad, 0, x)
 
 
 def _means(x):
@@ -606,6 +610,9 @@ class _Normal:
         self.right_bias = np.zeros(outputs)
         self.count = 0.0                                     # of windows, weighted
         self.windows = 0
+
+    def finite(self):
+        return bool(np.isfinite(self.matrix).all() and np.isfinite(self.right).all())
 
     def change_of_loss(self, dw, db, right, right_bias):
         """What a step (dw, db) adds to the loss, whose negative half gradient is (right, right_bias)."""
@@ -638,9 +645,10 @@ def _normal_equations(pair: _Pair, shift: NDArray, bias: bool, workers: int, tar
             normal.windows += int(np.count_nonzero(used))
             normal.count += float(used.sum(dtype=np.float64))
         if target:
-            dy = block.t if used is None else block.t * used
+            dy = block.t if used is None else np.multiply(block.t, used, dtype=np.float64)
             normal.right += _weight_gradient(block.x, dy, pair, workers).reshape(normal.right.shape)
-            normal.right_bias += dy.sum(axis=(0, 2, 3))
+        if target and bias:
+            normal.right_bias += dy.sum(axis=(0, 2, 3), dtype=np.float64)
         if bias:
             dy = np.ones((block.t.shape[0], 1, *block.t.shape[2:])) if used is None else used.astype(np.float64)
             for g in range(pair.groups):
@@ -652,10 +660,24 @@ def _normal_equations(pair: _Pair, shift: NDArray, bias: bool, workers: int, tar
     return normal
 
 
+def _finite_normal_equations(pair, shift, bias, workers, target=True):
+    """(pair, its normal equations): where they are not finite, of the pair searched for what may be left out."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        # They hold the square of every sample compared, so no NaN or Inf is overlooked.
+        normal = _normal_equations(pair, shift, bias, workers, target)
+        if not normal.finite():
+            pair = replace(pair, spoiled=True)
+            normal = _normal_equations(pair, shift, bias, workers, target)
+    if not normal.finite():
+        raise ValueError("input and target must be small enough for sums of the squares of their values in float64")
+    return pair, normal
+
+
 def _weight_gradient(x, dy, pair, workers, groups=None):
+    """In float64, whatever the block's dtype."""
     groups = pair.groups if groups is None else groups
     return grad.conv2d_weight(x, (dy.shape[1], x.shape[1] // groups, *pair.k), dy, pair.stride, 0, pair.dilation,
-                              groups, workers=workers)
+                              groups, dtype=np.float64, workers=workers)
 
 
 def _windows(x, pair):
@@ -676,11 +698,12 @@ def _add_products(windows, matrix, used=None):
             for left in range(0, columns, width):
                 place = i, slice(top, top + height), slice(left, left + width)
                 if used is None:
-                    unfolded = windows[:, :, :, *place].reshape(n, -1)
+                    unfolded = windows[:, :, :, *place].reshape(n, -1).astype(np.float64, copy=False)
                 else:
                     weights = used[i, 0, place[1], place[2]]
                     keep = np.nonzero(weights)
                     unfolded = windows[:, :, :, *place][:, :, :, *keep].reshape(n, -1)
+                    unfolded = unfolded.astype(np.float64, copy=False)
                     if weights.dtype != bool:
                         unfolded *= np.sqrt(weights[keep], dtype=np.float64)
                 matrix += unfolded @ unfolded.T
@@ -698,7 +721,7 @@ class _Lags:
     def __init__(self, pair: _Pair, workers: int):
         self.pair, self.workers = pair, workers
         channels, (kh, kw) = pair.weight_shape[1], pair.k
-        # First and last row of weights: [first c, second c, rows apart, second column (last: counted from the right)]
+        # Products with the samples under the first weight (0, 0) and under (0, kw - 1): [its c, second c, u, v]
         self.left = np.zeros((channels, channels, kh, kw))
         self.right = np.zeros((channels, channels, kh, kw))
         # Products of the border columns, right less left: [rows apart, c, u, second c, v]
@@ -712,12 +735,12 @@ class _Lags:
         pair = self.pair
         (dy, dx), (reach, across), (kh, kw) = pair.dilation, pair.reach, pair.k
         rows, columns = x.shape[2] - reach, x.shape[3] - across
-        for lags, image in ((self.left, x), (self.right, x[..., ::-1])):
-            # A block starts with its own first output row: x itself, cropped, is the gradient that u = 0 sees.
-            lags += _weight_gradient(image, image[:, :, :rows, :columns], pair, self.workers, groups=1)
+        for lags, start in ((self.left, 0), (self.right, across)):
+            lags += _weight_gradient(x, x[:, :, :rows, start:start + columns], pair, self.workers, groups=1)
         for strip, sign in ((x[..., :across], -1), (x[..., columns:], 1)):
             if kw > 1:
-                strip = np.ascontiguousarray(np.moveaxis(strip.reshape(*strip.shape[:3], kw - 1, dx), (1, 3), (0, 1)))
+                strip = strip.reshape(*strip.shape[:3], kw - 1, dx).astype(np.float64)
+                strip = np.ascontiguousarray(np.moveaxis(strip, (1, 3), (0, 1)))
                 flat = strip.shape[0] * (kw - 1), -1     # from (C, u, n, rows of x, dx)
                 first_row = strip[:, :, :, :rows].reshape(flat)
                 for apart in range(kh):
@@ -733,7 +756,7 @@ class _Lags:
         channels, (kh, kw) = len(self.left), self.pair.k
         apart = np.empty((kh, channels, kw, channels, kw))   # the pairs with u = 0 along the rows
         apart[:, :, 0] = self.left.transpose(2, 0, 1, 3)
-        apart[:, :, -1] = self.right.transpose(2, 0, 1, 3)[..., ::-1]
+        apart[:, :, -1] = self.right.transpose(2, 0, 1, 3)
         for u in range(1, kw):
             apart[:, :, u, :, u:] = apart[:, :, u - 1, :, u - 1:-1] + self.columns[:, :, u - 1, :, u - 1:]
         for u in range(kw - 2, -1, -1):
@@ -794,9 +817,8 @@ def _residual(pair, shift, w, b, workers):
     """(right, right_bias, loss): the right-hand side of the normal equations for what (w, b) leave of the target."""
     right, right_bias, loss = 0.0, 0.0, 0.0
     for block in _blocks(pair, shift, workers):
-        r = block.t
-        y = conv2d(block.x, w, b, pair.stride, 0, pair.dilation, pair.groups, workers=workers)
-        np.subtract(r, y, out=r)
+        r = conv2d(block.x, w, b, pair.stride, 0, pair.dilation, pair.groups, dtype=np.float64, workers=workers)
+        np.subtract(block.t, r, out=r)
         weighted = r if block.used is None else r * block.used
         loss += float(np.vdot(r, weighted))
         right = right + _weight_gradient(block.x, weighted, pair, workers)
@@ -811,7 +833,7 @@ class _Curvature:
     """The extreme curvatures of the sum of squares: twice the extreme eigenvalues of the normal matrix."""
 
     def __init__(self, pair: _Pair, bias: bool, workers: int):
-        normal = _normal_equations(pair, np.zeros(pair.x.shape[1]), bias, workers, target=False)
+        _, normal = _finite_normal_equations(pair, np.zeros(pair.x.shape[1]), bias, workers, target=False)
         matrix = normal.matrix
         if bias:
             count = np.full((pair.groups, 1, 1), normal.count)
@@ -879,8 +901,8 @@ class _Descent:
         copy = x.copy()
         for i, image in enumerate(x):
             rows, columns = (_source(m, sides, pair.boundary) for m, sides in zip(x.shape[2:], pair.sides, strict=True))
-            padded = _padded(image[None], rows, columns)
-            _clear_unused(padded, None if pair.used is None else pair.used[i:i + 1, None], pair, self.workers)
+            padded = _without_unused(_padded(image[None], rows, columns),
+                                     None if pair.used is None else pair.used[i:i + 1, None], pair, self.workers)
             copy[i] = padded[0, :, top:top + x.shape[2], left:left + x.shape[3]]
         return copy
 
@@ -919,9 +941,6 @@ def _sum_of_squares(r):
 
 def _unstable(step, losses, lr, momentum, largest):
     """Why a descent was stopped."""
-    if step == 0:
-        return ("the loss is not a number before the first step: input and target must be finite where they are "
-                "compared; leave pixels of the target out with where=False")
     what = f"at step {step} the loss is {losses[-1]:.4g}, past the {losses[0]:.4g} that it began with"
     mend = "pass a smaller lr, leave lr out to have it chosen, or let it run on with allow_unstable=True"
     limit = f"{largest:.4g}, the largest stable step for this pair" + (
