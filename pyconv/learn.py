@@ -20,6 +20,7 @@ __all__ = ["KernelFit", "fit_kernel", "learn_kernel"]
 BLOCK = 2**20                        # samples of a padded block in float64, 8 MB
 MATRIX_BLOCK = 2**19                 # elements of an unfolded one
 ROUNDOFF = 2.0**-53
+ROUGH = 1e8                          # condition number below which float32 will do for the first right-hand side
 CONVENTIONS = ("correlate", "convolve")
 
 # A descent that chooses its own number of steps takes as many as shrink the slowest error to this, at most this many.
@@ -218,9 +219,10 @@ def fit_kernel(input: ArrayLike, target: ArrayLike, kernel_size: int | Sequence[
     With a bias, the image's mean is taken off first and the bias is eliminated: a bright image is then as well
     conditioned as a dark one.
 
-    One step of iterative refinement follows (A. Bjorck, 1967), whose residual comes from the image itself. Rounding
-    then leaves an error in the kernel of about ``condition**0.5`` units in the last place of float64, as if the
-    unfolded matrix itself had been factorised. That holds up to the condition number at which rank is lost:
+    One step of iterative refinement follows (A. Bjorck, 1967), whose residual comes from the image itself. (So the
+    first right-hand side need not be exact: that of float32 images is summed in float32 while ``condition < 1e8``.)
+    Rounding then leaves an error in the kernel of about ``condition**0.5`` units in the last place of float64, as if
+    the unfolded matrix itself had been factorised. That holds up to the condition number at which rank is lost:
     eigenvalues of A below ``n * sqrt(windows) * 2**-53`` of the largest, for n weights (5e-11 for a 15 x 15 kernel on
     a 2048 x 2048 image), are what rounding makes of such sums, and `rank` counts those above.
 
@@ -245,13 +247,19 @@ def fit_kernel(input: ArrayLike, target: ArrayLike, kernel_size: int | Sequence[
     pair, workers = setup.pair, setup.workers
     shift = _means(pair.x) if bias else np.zeros(pair.x.shape[1])
 
-    pair, normal = _finite_normal_equations(pair, shift, bias, workers)
+    pair, normal = _normal_equations(pair, shift, bias, workers)
     solve = _Solver(normal, ridge, bias, shift)
-    w, b = solve(normal.right, normal.right_bias)
+    # What is left of the target by no kernel at all: the right-hand side itself.
+    rough = setup.dtype if solve.condition < ROUGH else np.dtype(np.float64)
+    right, right_bias, _ = _residual(pair, shift, None, None, workers, rough)
+    if not np.isfinite(right).all():
+        pair = replace(pair, spoiled=True)
+        right, right_bias, _ = _residual(pair, shift, None, None, workers)
+    w, b = solve(right, right_bias)
     right, right_bias, loss = _residual(pair, shift, w, b, workers)
-    right -= solve.ridge[:, None, None] * w.reshape(right.shape)
-    dw, db = solve(right, right_bias)
-    loss += normal.change_of_loss(dw, db, right + solve.ridge[:, None, None] * w.reshape(right.shape), right_bias)
+    penalty = solve.ridge[:, None, None] * w.reshape(right.shape)
+    dw, db = solve(right - penalty, right_bias)
+    loss += normal.change_of_loss(dw, db, right, right_bias)
     w, b = w + dw, b + db
 
     if solve.rank < normal.size and not ridge:
@@ -598,86 +606,65 @@ def _means(x):
 
 
 class _Normal:
-    """The normal equations of each group: matrix (g, n, n), right (g, O / g, n), and what a bias adds to them."""
+    """The normal matrix of each group, (g, n, n), and what a bias adds to it."""
 
     def __init__(self, pair: _Pair):
-        outputs, *inner = pair.weight_shape
         self.weight_shape = pair.weight_shape
-        self.size = math.prod(inner)
+        self.size = math.prod(pair.weight_shape[1:])
         self.matrix = np.zeros((pair.groups, self.size, self.size))
-        self.right = np.zeros((pair.groups, outputs // pair.groups, self.size))
         self.sums = np.zeros((pair.groups, self.size))       # of the samples under each weight
-        self.right_bias = np.zeros(outputs)
         self.count = 0.0                                     # of windows, weighted
         self.windows = 0
 
-    def finite(self):
-        return bool(np.isfinite(self.matrix).all() and np.isfinite(self.right).all())
-
     def change_of_loss(self, dw, db, right, right_bias):
         """What a step (dw, db) adds to the loss, whose negative half gradient is (right, right_bias)."""
-        g, _, n = self.right.shape
-        d, e = dw.reshape(g, -1, n), db.reshape(g, -1)
-        return float((d * (d @ self.matrix - 2 * right)).sum() + 2 * (e * (d * self.sums[:, None]).sum(2)).sum()
+        d, e = dw.reshape(right.shape), db.reshape(right.shape[:2])
+        return float((d * (d @ self.matrix - 2 * right)).sum() + 2 * (e * (d * self.sums[:, None]).sum(axis=2)).sum()
                      + self.count * (e * e).sum() - 2 * (db * right_bias).sum())
 
 
-def _normal_equations(pair: _Pair, shift: NDArray, bias: bool, workers: int, target: bool = True) -> _Normal:
-    """Accumulate them over the blocks of the pair; what the bias adds, and the right-hand side, where asked for."""
+def _normal_equations(pair: _Pair, shift: NDArray, bias: bool, workers: int) -> tuple[_Pair, _Normal]:
+    """The normal equations; the pair comes back marked as spoiled where it has to be searched for NaN and Inf."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        # They hold the square of every sample compared, so nothing is overlooked.
+        normal = _sum_products(pair, shift, bias, workers)
+        if not np.isfinite(normal.matrix).all():
+            pair = replace(pair, spoiled=True)
+            normal = _sum_products(pair, shift, bias, workers)
+    if not np.isfinite(normal.matrix).all():
+        raise ValueError("input must be small enough for sums of the squares of its values in float64")
+    return pair, normal
+
+
+def _sum_products(pair, shift, bias, workers):
     normal = _Normal(pair)
-    oh, ow = pair.t.shape[2:]
     # The border products of `_Lags` cost as much as those of 2 * reach rows would.
-    by_lags = pair.used is None and pair.stride == (1, 1) and oh > 2 * pair.reach[0]
+    by_lags = pair.used is None and pair.stride == (1, 1) and pair.t.shape[2] > 2 * pair.reach[0]
     lags = [_Lags(pair, workers) for _ in range(pair.groups)] if by_lags else None
     channels = pair.weight_shape[1]
     for block in _blocks(pair, shift, workers):
+        shape = len(block.t), 1, *block.t.shape[2:]
+        counts = np.broadcast_to(1.0, shape) if block.used is None else block.used
+        normal.windows += math.prod(shape) if block.used is None else np.count_nonzero(counts)
+        normal.count += math.prod(shape) if block.used is None else float(counts.sum(dtype=np.float64))
         for g in range(pair.groups):
             x = block.x[:, g * channels:(g + 1) * channels]
             if by_lags:
                 lags[g].add(x, block.first, block.last)
             else:
                 _add_products(_windows(x, pair), normal.matrix[g], block.used)
-        used = block.used
-        if used is None:
-            normal.windows += block.t.shape[0] * block.t.shape[2] * ow
-            normal.count = float(normal.windows)
-        else:
-            normal.windows += int(np.count_nonzero(used))
-            normal.count += float(used.sum(dtype=np.float64))
-        if target:
-            dy = block.t if used is None else np.multiply(block.t, used, dtype=np.float64)
-            normal.right += _weight_gradient(block.x, dy, pair, workers).reshape(normal.right.shape)
-        if target and bias:
-            normal.right_bias += dy.sum(axis=(0, 2, 3), dtype=np.float64)
-        if bias:
-            dy = np.ones((block.t.shape[0], 1, *block.t.shape[2:])) if used is None else used.astype(np.float64)
-            for g in range(pair.groups):
-                sums = _weight_gradient(block.x[:, g * channels:(g + 1) * channels], dy, pair, workers, groups=1)
-                normal.sums[g] += sums.ravel()
+            if bias:
+                normal.sums[g] += _weight_gradient(x, counts, pair, workers, groups=1).ravel()
     if by_lags:
-        for g in range(pair.groups):
-            normal.matrix[g] = lags[g].matrix()
+        normal.matrix = np.stack([each.matrix() for each in lags])
     return normal
 
 
-def _finite_normal_equations(pair, shift, bias, workers, target=True):
-    """(pair, its normal equations): where they are not finite, of the pair searched for what may be left out."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        # They hold the square of every sample compared, so no NaN or Inf is overlooked.
-        normal = _normal_equations(pair, shift, bias, workers, target)
-        if not normal.finite():
-            pair = replace(pair, spoiled=True)
-            normal = _normal_equations(pair, shift, bias, workers, target)
-    if not normal.finite():
-        raise ValueError("input and target must be small enough for sums of the squares of their values in float64")
-    return pair, normal
-
-
-def _weight_gradient(x, dy, pair, workers, groups=None):
-    """In float64, whatever the block's dtype."""
+def _weight_gradient(x, dy, pair, workers, groups=None, dtype=np.float64):
+    """Of a block, in `dtype`, whatever the block's."""
     groups = pair.groups if groups is None else groups
     return grad.conv2d_weight(x, (dy.shape[1], x.shape[1] // groups, *pair.k), dy, pair.stride, 0, pair.dilation,
-                              groups, dtype=np.float64, workers=workers)
+                              groups, dtype=dtype, workers=workers)
 
 
 def _windows(x, pair):
@@ -813,16 +800,22 @@ def _tolerance(normal):
     return normal.size * math.sqrt(normal.windows) * ROUNDOFF
 
 
-def _residual(pair, shift, w, b, workers):
-    """(right, right_bias, loss): the right-hand side of the normal equations for what (w, b) leave of the target."""
+def _residual(pair, shift, w, b, workers, dtype=np.float64):
+    """(right, right_bias, loss): the right-hand side of the normal equations for what (w, b) leave of the target.
+
+    Without w, of the target as it is, and no loss. The weight gradient is computed in `dtype`, the residual in float64.
+    """
     right, right_bias, loss = 0.0, 0.0, 0.0
     for block in _blocks(pair, shift, workers):
-        r = conv2d(block.x, w, b, pair.stride, 0, pair.dilation, pair.groups, dtype=np.float64, workers=workers)
-        np.subtract(block.t, r, out=r)
-        weighted = r if block.used is None else r * block.used
-        loss += float(np.vdot(r, weighted))
-        right = right + _weight_gradient(block.x, weighted, pair, workers)
-        right_bias = right_bias + weighted.sum(axis=(0, 2, 3))
+        r = block.t
+        if w is not None:
+            r = conv2d(block.x, w, b, pair.stride, 0, pair.dilation, pair.groups, dtype=np.float64, workers=workers)
+            np.subtract(block.t, r, out=r)
+        weighted = r if block.used is None else np.multiply(r, block.used, dtype=np.float64)
+        if w is not None:
+            loss += float(np.vdot(r, weighted))
+        right = right + _weight_gradient(block.x, weighted, pair, workers, dtype=dtype).astype(np.float64)
+        right_bias = right_bias + weighted.sum(axis=(0, 2, 3), dtype=np.float64)
     return right.reshape(pair.groups, pair.t.shape[1] // pair.groups, -1), right_bias, loss
 
 
@@ -833,7 +826,7 @@ class _Curvature:
     """The extreme curvatures of the sum of squares: twice the extreme eigenvalues of the normal matrix."""
 
     def __init__(self, pair: _Pair, bias: bool, workers: int):
-        _, normal = _finite_normal_equations(pair, np.zeros(pair.x.shape[1]), bias, workers, target=False)
+        _, normal = _normal_equations(pair, np.zeros(pair.x.shape[1]), bias, workers)
         matrix = normal.matrix
         if bias:
             count = np.full((pair.groups, 1, 1), normal.count)
