@@ -205,6 +205,7 @@ def test_ridge_leaves_the_bias_free():
     [
         (np.full((50, 40), 0.1), 1, 0),
         (np.full((50, 40), 2.0**40), 1, 0),
+        (0.1 + 2.0**-56 * np.random.default_rng(0).integers(-1, 2, (50, 40)), 1, 0),  # constant but for rounding
         (np.full((50, 40), 1e-100), 1, 0),
         (np.zeros((50, 40)), 0, 0),
         (np.add.outer(np.arange(50.0), 0.3 * np.arange(40)), 2, 1),
@@ -587,7 +588,10 @@ def test_starts():
     # A start that is the solution is not taken for a descent that climbs, though rounding makes losses differ.
     rng = np.random.default_rng(17)
     x, w, t = random_pair(rng, (1, 3, 30, 30), (2, 3, 5, 5), np.float32)
-    fit = learn_kernel(x, t, 5, init=w, steps=30)
+    t = pyconv.conv2d(x.astype(float), w.astype(float)).astype(np.float32)
+    start = fit_kernel(x, t, 5).kernel
+    fit = learn_kernel(x, t, 5, init=start, steps=300)
+    assert fit.losses.max() > fit.losses[0]
     np.testing.assert_allclose(fit.kernel, w, atol=1e-5)
 
 
