@@ -14,11 +14,13 @@ from pyconv.conv import (
 from pyconv.deform import deform_conv2d
 from pyconv.geometry import output_size, receptive_field
 from pyconv.layers import Conv2d, ReLU, Sequential
+from pyconv.learn import KernelFit, fit_kernel, learn_kernel
 from pyconv.subpixel import pixel_shuffle, pixel_unshuffle, subpixel_conv2d
 from pyconv.unfold import fold, unfold
 
 __all__ = [
     "Conv2d",
+    "KernelFit",
     "ReLU",
     "Sequential",
     "conv1d",
@@ -29,10 +31,12 @@ __all__ = [
     "conv_transpose3d",
     "corr2d",
     "deform_conv2d",
+    "fit_kernel",
     "fold",
     "get_workers",
     "grad",
     "kernels",
+    "learn_kernel",
     "ndimage",
     "output_size",
     "pixel_shuffle",

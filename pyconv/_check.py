@@ -923,3 +923,136 @@ def output_index(index, ndim, output_size):
     if output_size is not None and any(i >= n for i, n in zip(values, output_size, strict=True)):
         raise ValueError(f"output_index must lie in the output, which has size {output_size}, got {index!r}")
     return values
+
+
+# ---- learning ----
+
+
+def learning_image(value, name, channel_axis):
+    """`value` as (N, C, H, W): a 2-D image, an array that is so, or one whose channels are along `channel_axis`."""
+    a = numeric_array(value, name)
+    if a.dtype.kind == "c":
+        raise TypeError(f"{name} must be real, got dtype {a.dtype}; real and imaginary part can be two channels")
+    if a.ndim == 2:
+        return a[None, None]
+    if channel_axis is None:
+        if a.ndim == 4:
+            return a
+        hint = (f"; for an image with channels say which axis they are, channel_axis="
+                f"{0 if a.shape[0] < a.shape[2] else -1}" if a.ndim == 3 else "")
+        raise ValueError(f"{name} must be a 2-D image or an array (N, C, H, W), got shape {a.shape}{hint}")
+    if a.ndim not in (3, 4):
+        raise ValueError(f"{name} must have 2 axes, or 3 or 4 with channel_axis={channel_axis}, got shape {a.shape}")
+    axis = normalize_axis_index(integer(channel_axis, "channel_axis"), a.ndim, "channel_axis")
+    return np.moveaxis(a, axis, 0)[None] if a.ndim == 3 else np.moveaxis(a, axis, 1)
+
+
+def learning_pair(input, target, channel_axis, groups):
+    """(input and target as (N, C, H, W) and (N, O, oh, ow), groups)"""
+    x, t = learning_image(input, "input", channel_axis), learning_image(target, "target", channel_axis)
+    shapes = f"input of shape {np.shape(input)}, target of shape {np.shape(target)}"
+    if np.ndim(input) != np.ndim(target) and 4 in (np.ndim(input), np.ndim(target)):
+        raise ValueError(f"target must be a batch (N, C, H, W) where input is one, and a single image where it is: "
+                         f"{shapes}")
+    if x.shape[0] != t.shape[0]:
+        raise ValueError(f"target must have as many images as input: {shapes}")
+    if not x.shape[0]:
+        raise ValueError(f"input and target must have at least one image: {shapes}")
+    groups = integer(groups, "groups", minimum=1)
+    if x.shape[1] % groups or t.shape[1] % groups or not x.shape[1] or not t.shape[1]:
+        raise ValueError(f"groups must divide the channels of input and target, {x.shape[1]} and {t.shape[1]}, got "
+                         f"groups={groups}: {shapes}")
+    return x, t, groups
+
+
+def learning_dtype(dtype, input, target):
+    """The kernel's dtype: by default float32 where the images are no wider floats, else float64."""
+    if dtype is None:
+        floats = [a.dtype for a in (input, target) if a.dtype.kind == "f"]
+        return np.result_type(np.float32, *floats) if floats else np.dtype(np.float64)
+    dtype = result_dtype(dtype)
+    if dtype not in (np.float32, np.float64):
+        raise TypeError(f"dtype must be float32 or float64, got {dtype}")
+    return dtype
+
+
+def no_such_target(t, n, k, stride, dilation, expected):
+    """`expected`: what the target's spatial size could be, in words."""
+    return ValueError(f"target must have spatial size {expected}, for an input of size {tuple(n)} and a kernel of "
+                      f"size {tuple(k)} with stride {tuple(stride)}, dilation {tuple(dilation)}; got {t.shape[2:]}")
+
+
+def no_interior_window(n, k, dilation):
+    return ValueError(f"no window of the kernel lies inside the input: input of size {tuple(n)}, kernel_size "
+                      f"{tuple(k)}, dilation {tuple(dilation)}; pass a smaller kernel_size, or padding= to go beyond "
+                      f"the borders")
+
+
+def pixel_weights(where, weights, t):
+    """What each pixel of a target (N, O, oh, ow) counts, as booleans or numbers (N, oh, ow), or None for all 1."""
+    if where is not None:
+        where = _one_a_pixel(where, "where", t)
+        if where.dtype != bool:
+            raise TypeError(f"where must hold booleans, True where the target is used, got dtype {where.dtype}; "
+                            "pass numbers as weights=")
+    if weights is not None:
+        weights = _one_a_pixel(weights, "weights", t)
+        if weights.dtype.kind == "c":
+            raise TypeError(f"weights must be real, got dtype {weights.dtype}")
+        if not np.isfinite(weights).all() or (weights < 0).any():
+            raise ValueError("weights must be finite and not negative; where=False leaves pixels out")
+    used = weights if where is None else where if weights is None else where * weights
+    if used is not None and not used.any():
+        names = " and ".join(name for name, a in (("where", where), ("weights", weights)) if a is not None)
+        raise ValueError(f"{names} must leave at least one pixel of the target to compare")
+    return used
+
+
+def _one_a_pixel(value, name, t):
+    a = numeric_array(value, name)
+    images, _, *size = t.shape
+    flat = a[:, 0] if a.ndim == 4 and a.shape[1] == 1 else a[None] if a.ndim == 2 else a
+    if flat.ndim != 3 or list(flat.shape[1:]) != size or flat.shape[0] not in (1, images):
+        raise ValueError(f"{name} must have one value for each pixel of the target, the same for all channels: shape "
+                         f"{tuple(size)}, or {(images, *size)} for each image its own; got {a.shape}")
+    return np.broadcast_to(flat, (images, *size))
+
+
+def descent_numbers(lr, steps, momentum):
+    if lr is not None:
+        lr = real(lr, "lr")
+        if lr <= 0:
+            raise ValueError(f"lr must be above 0, got {lr}")
+    if steps is not None:
+        steps = integer(steps, "steps", minimum=1)
+    if momentum is not None:
+        momentum = real(momentum, "momentum", minimum=0)
+        if momentum >= 1:
+            raise ValueError(f"momentum must be below 1, got {momentum}")
+    return lr, steps, momentum
+
+
+def initial_kernel(init, rng, shape):
+    """`init` in float64, or None; `rng` as a generator, or None."""
+    if init is not None and rng is not None:
+        raise ValueError("init and rng cannot both be given: init says where to start, rng draws it")
+    if rng is not None:
+        try:
+            rng = np.random.default_rng(rng)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"rng must be a seed or a numpy.random.Generator, got {rng!r}: {error}") from None
+    if init is not None:
+        init = numeric_array(init, "init")
+        if init.dtype.kind == "c":
+            raise TypeError(f"init must be real, got dtype {init.dtype}")
+        if init.shape != shape:
+            raise ValueError(f"init must have the kernel's shape {shape}, got {init.shape}")
+        init = init.astype(np.float64)
+        if not np.isfinite(init).all():
+            raise ValueError("init must be finite")
+    return init, rng
+
+
+def callback_function(callback):
+    if callback is not None and not callable(callback):
+        raise TypeError(f"callback must be a function of (step, loss, kernel), got {type(callback).__name__}")

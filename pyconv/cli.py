@@ -1,4 +1,4 @@
-"""The command `pyconv`: ``demo``, ``filter`` and ``info``.
+"""The command `pyconv`: ``demo``, ``filter``, ``learn`` and ``info``.
 
 Whatever goes wrong ends the command with one line on standard error and exit status 2; Ctrl-C ends it with
 status 130. Pillow, tifffile, scikit-image and matplotlib come with the extra ``demo`` and are imported only
@@ -113,13 +113,13 @@ def _parser() -> _Parser:
     parser = _Parser(
         prog="pyconv", description="Convolutions of images, fast, on the CPU.", allow_abbrev=False
     )
-    commands = parser.add_subparsers(metavar="{demo,filter,info}", required=True, dest="command")
+    commands = parser.add_subparsers(metavar="{demo,filter,learn,info}", required=True, dest="command")
 
     demo = commands.add_parser(
         "demo",
-        help="filter two photographs, draw a figure, and time it all",
-        description="Filters two photographs that scikit-image brings, draws one figure of the results, and "
-        "prints what ran and how fast, beside SciPy and scikit-image.",
+        help="filter photographs, learn a kernel, draw it, and time it all",
+        description="Filters two photographs that scikit-image brings, learns the kernel between a third and its "
+        "blurred copy, draws a figure of each, and prints what ran and how fast, beside SciPy and scikit-image.",
         allow_abbrev=False,
     )
     demo.add_argument(
@@ -127,7 +127,7 @@ def _parser() -> _Parser:
         type=Path,
         default=Path("pyconv-demo"),
         metavar="DIR",
-        help="folder for the figure (%(default)s)",
+        help="folder for the figures (%(default)s)",
     )
     demo.set_defaults(run=_run_demo)
 
@@ -175,6 +175,30 @@ def _parser() -> _Parser:
     )
     filter_.set_defaults(run=_run_filter)
 
+    learn = commands.add_parser(
+        "learn",
+        help="find the kernel that turns one image file into another",
+        description="Finds the kernel that turns INPUT into TARGET and prints it. Colour channels share one kernel; an "
+        "alpha channel is left alone. A TARGET as large as INPUT is compared where the kernel stays inside, a smaller "
+        "one where padding by nothing puts it. The kernel is one to correlate with, as `pyconv filter` does.",
+        allow_abbrev=False,
+    )
+    learn.add_argument("input", type=Path, metavar="INPUT", help="an image file, as `pyconv filter` reads it")
+    learn.add_argument("target", type=Path, metavar="TARGET", help="what the kernel is to make of it")
+    learn.add_argument("--size", required=True, type=_size, metavar="KHxKW", help="rows x columns of the kernel: 3x3")
+    learn.add_argument(
+        "--solver",
+        choices=("exact", "descent"),
+        default="exact",
+        help="least squares, or gradient descent (%(default)s)",
+    )
+    learn.add_argument("--bias", action="store_true", help="look for a constant too")
+    learn.add_argument("--lr", type=float, metavar="LR", help="step of the descent (from the images)")
+    learn.add_argument("--steps", type=int, metavar="N", help="number of its steps (from the images)")
+    learn.add_argument("--output", type=Path, metavar="OUT", help="a .npy file for the kernel, for --kernel of filter")
+    learn.add_argument("--plot", type=Path, metavar="PLOT", help="a .png of kernel, prediction, error and losses")
+    learn.set_defaults(run=_run_learn)
+
     info = commands.add_parser(
         "info", help="version, instruction sets, compiler, OpenMP, workers", allow_abbrev=False
     )
@@ -203,6 +227,17 @@ def _stride(text: str) -> int:
     return int(text)
 
 
+def _size(text: str) -> tuple[int, int]:
+    """
+    >>> _size("3x5"), _size("7")
+    ((3, 5), (7, 7))
+    """
+    numbers = text.lower().split("x")
+    if len(numbers) > 2 or not all(number.isdecimal() and int(number) > 0 for number in numbers):
+        raise argparse.ArgumentTypeError(f"must be rows x columns from 1, like 3x3, got {text!r}")
+    return int(numbers[0]), int(numbers[-1])
+
+
 def _run_info(arguments: argparse.Namespace) -> None:
     pyconv.show_config()
 
@@ -217,11 +252,15 @@ def _run_demo(arguments: argparse.Namespace) -> None:
         arguments.output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CommandError(f"cannot write {path}: {error.strerror}") from error
-    figure = demo.run()
+    for figure, name in zip(demo.run(), ("pyconv-demo.png", "pyconv-learn.png"), strict=True):
+        _save_figure(figure, arguments.output / name)
+
+
+def _save_figure(figure: Any, path: Path) -> None:
     try:
         figure.savefig(path)
-    except OSError as error:
-        raise CommandError(f"cannot write {path}: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:  # matplotlib does not know every suffix
+        raise CommandError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error
     print(f"wrote {path}")
 
 
@@ -279,6 +318,61 @@ def _correlate(pixels: np.ndarray, kernel: np.ndarray, mode: str, cval: float, s
     except (ValueError, TypeError) as error:
         raise CommandError(f"cannot filter: {error}") from error
     return np.moveaxis(values[:, 0], 0, -1)
+
+
+def _run_learn(arguments: argparse.Namespace) -> None:
+    for path, name, suffix in ((arguments.output, "--output", ".npy"), (arguments.plot, "--plot", ".png")):
+        if path is not None and path.suffix.lower() != suffix:
+            raise CommandError(f"{name} {path} must end in {suffix}")
+        if path is not None and not path.parent.is_dir():
+            raise CommandError(f"cannot write {path}: there is no folder {path.parent}")
+    if arguments.solver == "exact" and (arguments.lr is not None or arguments.steps is not None):
+        raise CommandError("--lr and --steps are for --solver descent")
+    if arguments.plot is not None:
+        need("matplotlib", "--plot")
+    pictures = read_image(arguments.input), read_image(arguments.target)
+    for picture, path in zip(pictures, (arguments.input, arguments.target), strict=True):
+        for note in (picture.description(path.name), *picture.notes):
+            print(note)
+    channels = [picture.pixels.shape[-1] for picture in pictures]
+    if channels[0] != channels[1]:
+        raise CommandError(f"the images must have as many channels, got {channels[0]} and {channels[1]}")
+
+    # One kernel for all channels: they are a batch of images with one channel.
+    image, target = (np.moveaxis(picture.pixels, -1, 0)[:, None] for picture in pictures)
+    start = time.perf_counter()
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            if arguments.solver == "exact":
+                fit = pyconv.fit_kernel(image, target, arguments.size, bias=arguments.bias)
+            else:
+                fit = pyconv.learn_kernel(
+                    image, target, arguments.size, bias=arguments.bias, lr=arguments.lr, steps=arguments.steps
+                )
+    except (ValueError, TypeError) as error:
+        raise CommandError(f"cannot learn: {error}") from error
+    elapsed = time.perf_counter() - start
+    kernel = fit.kernel[0, 0]
+    print(replace(fit, kernel=kernel))
+    print(f"found in {elapsed:.2g} s")
+    for warning in caught:
+        print(f"note: {warning.message}")
+    if arguments.output is not None:
+        try:
+            np.save(arguments.output, kernel)
+        except OSError as error:
+            raise CommandError(f"cannot write {arguments.output}: {error.strerror}") from error
+        print(f"wrote {arguments.output}")
+    if arguments.plot is not None:
+        from pyconv import figures
+
+        target, predicted = (
+            images[0, 0] if len(images) < 3 else np.moveaxis(images[:3, 0], 0, -1)
+            for images in (target, fit.predict(image))
+        )
+        name = f"{arguments.input.name} and {arguments.target.name}"
+        _save_figure(figures.draw_fit(target, predicted, fit, name), arguments.plot)
 
 
 def need(module: str, what: str) -> ModuleType:

@@ -1,6 +1,6 @@
-"""``pyconv demo``: two photographs, six convolutions, one figure, one table.
+"""``pyconv demo``: a kernel learnt from a photograph and its blurred copy; six convolutions, a table; two figures.
 
-The photographs are scikit-image's `camera` and `astronaut`, which its package holds. Each convolution is
+The photographs are scikit-image's `camera`, `astronaut` and `coffee`, which its package holds. Each convolution is
 timed beside SciPy's and scikit-image's own way of doing it, and compared with SciPy's result.
 """
 
@@ -16,6 +16,7 @@ import numpy as np
 
 import pyconv
 from pyconv import kernels, ndimage
+from pyconv.figures import FAINT, GAP, MARGIN, TEXT, WIDTH, Canvas, draw_learning
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,12 +27,8 @@ VERTICAL = HORIZONTAL.T
 
 SIGMA = 4.0
 STRIDE = 2
-
-BACKGROUND = "#0d1117"
-TEXT = "#e6edf3"
-FAINT = "#8b98a5"
-# Black in the middle, so that nothing happening looks like nothing.
-SIGNED = ["#a8e6ff", "#2f9be0", "#12395c", BACKGROUND, "#6b2413", "#ee6c2d", "#ffd79a"]
+SHAKE = 15                           # size of the kernel that the demonstration learns
+FILM = (8, 16, 32, 64, 128, 256, 512)  # steps of the descent of which the figure shows the kernel
 
 
 @dataclass(frozen=True)
@@ -44,8 +41,8 @@ class Job:
     skimage: Callable[[], np.ndarray] | None = None
 
 
-def run() -> Figure:
-    """Filter the photographs, print the table as it grows, and draw the figure."""
+def run() -> tuple[Figure, Figure]:
+    """Filter the photographs, print the table as it grows, learn a kernel; the figures of both."""
     import scipy
     import skimage
     from skimage import data
@@ -69,7 +66,7 @@ def run() -> Figure:
     show_progress("drawing the figure ...")
     figure = draw(camera, astronaut, bank, results)
     show_progress("")
-    return figure
+    return figure, learn(skimage.util.img_as_float32(data.coffee()))
 
 
 def kernel_bank() -> np.ndarray:
@@ -159,6 +156,70 @@ def jobs(camera: np.ndarray, astronaut: np.ndarray, bank: np.ndarray) -> list[Jo
     ]
 
 
+# ---- learning ----
+
+
+def learn(photograph: np.ndarray) -> Figure:
+    """Blur a photograph (H, W, 3), learn the kernel from the pair by both solvers, print and draw what they found."""
+    truth = camera_shake(SHAKE)
+    colours = np.ascontiguousarray(np.moveaxis(photograph, -1, 0)[:, None])
+    show_progress("blurring a photograph ...")
+    blurred = np.stack([ndimage.correlate(colour, truth.astype(colours.dtype)) for colour in colours[:, 0]])[:, None]
+
+    # One kernel for all colours: they are a batch of images with one channel.
+    start = time.perf_counter()
+    exact = pyconv.fit_kernel(colours, blurred, SHAKE)
+    exact_time = time.perf_counter() - start
+    film = []
+
+    def keep(step, loss, kernel):
+        if step in FILM:
+            film.append((step, kernel[0, 0]))
+        if step % 100 == 0:
+            show_progress(f"learning the kernel, step {step} ...")
+
+    start = time.perf_counter()
+    descent = pyconv.learn_kernel(colours, blurred, SHAKE, callback=keep)
+    descent_time = time.perf_counter() - start
+    film.append((len(descent.losses), descent.kernel[0, 0]))
+    show_progress("drawing what was learnt ...")
+
+    def error(fit):
+        return np.abs(fit.kernel[0, 0] - truth).max() / truth.max()
+
+    rows, columns = photograph.shape[:2]
+    print(
+        f"the kernel between a photograph of {columns} x {rows} and its blurred copy, {SHAKE} x {SHAKE}, "
+        "largest error of the largest weight:"
+    )
+    print(f"  fit_kernel    {error(exact):8.1g}  in {exact_time:.2f} s")
+    print(f"  learn_kernel  {error(descent):8.1g}  in {descent_time:.2f} s, {len(descent.losses)} steps", flush=True)
+    figure = draw_learning(
+        photograph,
+        np.moveaxis(blurred[:, 0], 0, -1),
+        truth,
+        (exact.kernel[0, 0], f"largest error {error(exact):.1g} of the largest weight, {exact_time:.2f} s"),
+        (
+            descent.kernel[0, 0],
+            f"largest error {error(descent):.1g}, {len(descent.losses)} steps, {descent_time:.1f} s",
+        ),
+        [*descent.losses, descent.loss],
+        film,
+    )
+    show_progress("")
+    return figure
+
+
+def camera_shake(n: int) -> np.ndarray:
+    """The path of a camera in an unsteady hand, as a blur of n x n that sums to 1."""
+    t = np.linspace(0, 1, 200 * n)
+    y = 0.5 + 0.36 * np.sin(2 * np.pi * (0.9 * t + 0.15)) * (1 - 0.35 * t)
+    x = 0.12 + 0.76 * t + 0.1 * np.sin(2 * np.pi * 1.7 * t)
+    path, _, _ = np.histogram2d(y, x, bins=n, range=((0, 1), (0, 1)))
+    path = ndimage.gaussian_filter(path, 0.55)
+    return path / path.sum()
+
+
 # ---- the table ----
 
 
@@ -209,8 +270,6 @@ def show_progress(text: str) -> None:
 
 # ---- the figure ----
 
-# All lengths are pixels of the figure, 100 to the inch; y counts down from the top.
-WIDTH, MARGIN, GAP = 1600, 24, 16
 PANEL = (WIDTH - 2 * MARGIN - 3 * GAP) / 4
 RESPONSE_GAP = 10
 RESPONSE = (WIDTH - 2 * MARGIN - 7 * RESPONSE_GAP) / 8
@@ -220,23 +279,11 @@ HEIGHT = HEADER + 2 * (PANEL + CAPTION) + BANK_TITLE + RESPONSE + MARGIN
 
 def draw(camera: np.ndarray, astronaut: np.ndarray, bank: np.ndarray, results: list[np.ndarray]) -> Figure:
     """Two rows of photographs and what became of them, and one of the bank's kernels with their responses."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.colors import LinearSegmentedColormap, hsv_to_rgb
-    from matplotlib.figure import Figure
+    from matplotlib.colors import hsv_to_rgb
 
     horizontal, vertical, magnitude, laplacian, blur, responses = results
-    figure = Figure(figsize=(WIDTH / 100, HEIGHT / 100), dpi=100, facecolor=BACKGROUND)
-    FigureCanvasAgg(figure)
-    signed = LinearSegmentedColormap.from_list("signed", SIGNED)
-
-    def place(x, y, width, height, edge=None):
-        axes = figure.add_axes((x / WIDTH, 1 - (y + height) / HEIGHT, width / WIDTH, height / HEIGHT))
-        axes.set(xticks=[], yticks=[])
-        axes.spines[:].set(visible=edge is not None, color=edge or TEXT, linewidth=1.5)
-        return axes
-
-    def write(x, y, text, size, **style):
-        figure.text(x / WIDTH, 1 - y / HEIGHT, text, fontsize=size, va="top", **{"color": TEXT, **style})
+    canvas = Canvas(HEIGHT)
+    place, write, signed = canvas.place, canvas.write, canvas.signed
 
     def panel(index, image, title, caption, **shown):
         x = MARGIN + index % 4 * (PANEL + GAP)
@@ -256,8 +303,7 @@ def draw(camera: np.ndarray, astronaut: np.ndarray, bank: np.ndarray, results: l
         for (row, column), weight in np.ndenumerate(kernel):
             axes.text(column, row, f"{weight:+.0f}" if weight else "0", color=TEXT, ha="center", va="center")
 
-    write(MARGIN, 20, "pyconv", 26, weight="bold")
-    write(MARGIN + 150, 38, "convolution on the CPU, from plain NumPy arrays", 14, color=FAINT)
+    canvas.heading("convolution on the CPU, from plain NumPy arrays")
 
     panel(0, camera, "Camera", "512 x 512, one channel", cmap="gray")
     x, y = signed_panel(1, horizontal, "Horizontal edges", "bright below: orange, bright above: blue")
@@ -314,4 +360,4 @@ def draw(camera: np.ndarray, astronaut: np.ndarray, bank: np.ndarray, results: l
         colour = tuple(hsv_to_rgb((hues[index], 0.7, 1.0)))
         tile = place(x + 6, y + BANK_TITLE + RESPONSE - 62, 56, 56, edge=colour)
         tile.imshow(np.moveaxis(0.5 + 0.5 * kernel / np.abs(kernel).max(), 0, -1))
-    return figure
+    return canvas.figure

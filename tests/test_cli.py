@@ -2,6 +2,7 @@
 
 import doctest
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -856,3 +857,99 @@ def test_output_that_cannot_be_printed():
         _, errors = process.communicate(timeout=120)
     assert process.returncode == 2
     assert errors == "pyconv: error: cannot print: No space left on device\n"
+
+
+# ---- learning ----
+
+
+@pytest.fixture
+def learn(command, tmp_path):
+    """Save two images, learn the kernel between them; return what was printed and the kernel read back."""
+
+    def run(image, target, *options):
+        np.save(tmp_path / "image.npy", image)
+        np.save(tmp_path / "target.npy", target)
+        status, printed, errors = command(
+            "learn", tmp_path / "image.npy", tmp_path / "target.npy", "--output", tmp_path / "k.npy", *options
+        )
+        assert (status, errors) == (0, "")
+        assert f"wrote {tmp_path}/k.npy" in printed
+        return printed, np.load(tmp_path / "k.npy")
+
+    return run
+
+
+@pytest.mark.parametrize("solver", ["exact", "descent"])
+@pytest.mark.parametrize("shape", [(30, 40), (30, 40, 3), (30, 40, 2)])
+def test_learn_finds_the_kernel_of_filter(learn, command, tmp_path, solver, shape):
+    pixels, kernel = pattern(*shape), np.array([[1.0, -2, 3], [0.5, 0, 0]])
+    np.save(tmp_path / "image.npy", pixels)
+    assert command("filter", tmp_path / "image.npy", "--kernel=1,-2,3;.5,0,0", "--output", tmp_path / "f.npy")[0] == 0
+    printed, found = learn(pixels, np.load(tmp_path / "f.npy"), "--size", "2x3", "--solver", solver)
+    assert found.shape == (2, 3)
+    assert np.abs(found - kernel).max() <= (1e-5 if solver == "exact" else 1e-2)
+    assert "KernelFit: 2 x 3 kernel by " in printed and "rank 6 of 6" in printed
+    status, _, _ = command("filter", tmp_path / "image.npy", "--kernel", tmp_path / "k.npy")
+    assert status == 0
+
+
+def test_learn_from_a_valid_target_with_a_bias(learn):
+    pixels = pattern(20, 25)
+    target = pyconv.corr2d(pixels.astype(float), np.array([[1.0, -1.0]])) + 7
+    printed, found = learn(pixels, target, "--size", "1x2", "--bias")
+    np.testing.assert_allclose(found, [[1, -1]], atol=1e-12)
+    assert re.search(r"bias \[7\.?", printed)
+    printed, found = learn(pixels, target - 7, "--size", "1x2", "--solver", "descent", "--lr", "1e-8", "--steps", "3")
+    assert "by 3 steps of descent, lr 1e-08" in printed
+
+
+@pytest.mark.parametrize("shape", [(30, 40), (30, 40, 3)])
+@pytest.mark.parametrize("solver", ["exact", "descent"])
+def test_learn_plots(learn, tmp_path, shape, solver):
+    pytest.importorskip("matplotlib")
+    pixels = pattern(*shape)
+    target = np.stack([pyconv.corr2d(c, kernels.box(3)) for c in np.moveaxis(np.atleast_3d(pixels), -1, 0)], -1)
+    printed, _ = learn(pixels, target, "--size", "3", "--solver", solver, "--plot", tmp_path / "plot.png")
+    assert f"wrote {tmp_path}/plot.png" in printed
+    with Image.open(tmp_path / "plot.png") as figure:
+        assert figure.size[0] == 1600
+        assert len(np.unique(np.asarray(figure.convert("RGB")).reshape(-1, 3), axis=0)) > 100
+
+
+def test_learn_notes_what_the_images_leave_open(learn):
+    printed, found = learn(np.ones((9, 9)), np.ones((9, 9)), "--size", "3x3")
+    assert "note: the images determine only 1 of the 9 weights" in printed
+    np.testing.assert_allclose(found, np.full((3, 3), 1 / 9))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--size", "3y3"], "argument --size: must be rows x columns from 1, like 3x3, got '3y3'"),
+        (["--size", "0x3"], "argument --size: must be rows x columns"),
+        (["--size", "3x3x3"], "argument --size: must be rows x columns"),
+        ([], "the following arguments are required: --size"),
+        (["--size", "30"], "cannot learn: no window of the kernel lies inside"),
+        (["--size", "3", "--lr", "1"], "--lr and --steps are for --solver descent"),
+        (["--size", "3", "--solver", "descent", "--lr", "-1"], "cannot learn: lr must be above 0"),
+        (["--size", "3", "--solver", "descent", "--lr", "1"], "cannot learn: lr=1 exceeds "),
+        (["--size", "3", "--solver", "magic"], "argument --solver: invalid choice: 'magic'"),
+        (["--size", "3", "--output", "k.txt"], "--output k.txt must end in .npy"),
+        (["--size", "3", "--plot", "p.pdf"], "--plot p.pdf must end in .png"),
+        (["--size", "3", "--plot", "nowhere/p.png"], "cannot write nowhere/p.png: there is no folder nowhere"),
+    ],
+)
+def test_wrong_learning_ends_with_one_line(command, tmp_path, options, message):
+    np.save(tmp_path / "image.npy", pattern(12, 13))
+    status, printed, errors = command("learn", tmp_path / "image.npy", tmp_path / "image.npy", *options)
+    assert status == 2
+    assert errors.startswith("pyconv: error: ") and errors.count("\n") == 1 and message in errors
+
+
+def test_learn_refuses_images_of_different_channels_or_no_image(command, tmp_path):
+    np.save(tmp_path / "grey.npy", pattern(12, 13))
+    np.save(tmp_path / "colour.npy", pattern(12, 13, 3))
+    status, _, errors = command("learn", tmp_path / "colour.npy", tmp_path / "grey.npy", "--size", "3")
+    assert status == 2 and "must have as many channels, got 3 and 1" in errors
+    status, _, errors = command("learn", tmp_path / "grey.npy", tmp_path / "none.npy", "--size", "3")
+    assert status == 2 and "cannot read" in errors

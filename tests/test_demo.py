@@ -20,7 +20,9 @@ def photographs():
 
 @pytest.fixture
 def one_run(monkeypatch):
-    """Time a single run of everything: how long it took is not looked at here."""
+    """Time a single run of everything, and learn a small kernel: how long it took is not looked at here."""
+    monkeypatch.setattr(demo, "SHAKE", 5)
+    monkeypatch.setattr(demo, "learn", lambda photograph, learn=demo.learn: learn(photograph[::2, ::2]))
     times = demo.best_times
     monkeypatch.setattr(demo, "best_times", lambda functions: times(functions, rounds=1, seconds=1e-9))
 
@@ -42,12 +44,13 @@ def test_demo_writes_a_figure_and_a_table(one_run, tmp_path, capsys):
     (line,) = [line for line in printed.splitlines() if line.startswith("largest difference from SciPy: ")]
     # float32 results of sums of up to 363 terms
     assert float(line.split()[4]) <= 365 * 2.0**-24
-    path = tmp_path / "some" / "folder" / "pyconv-demo.png"
-    assert printed.endswith(f"wrote {path}\n")
-    with Image.open(path) as figure:
-        assert figure.size[0] == 1600 and 1000 < figure.size[1] < 1400
-        colours = np.asarray(figure.convert("RGB").resize((100, 100))).reshape(-1, 3)
-    assert len(np.unique(colours, axis=0)) > 1000
+    folder = tmp_path / "some" / "folder"
+    assert printed.endswith(f"wrote {folder}/pyconv-demo.png\nwrote {folder}/pyconv-learn.png\n")
+    for name in ("pyconv-demo.png", "pyconv-learn.png"):
+        with Image.open(folder / name) as figure:
+            assert figure.size[0] == 1600 and 1000 < figure.size[1] < 1450
+            colours = np.asarray(figure.convert("RGB").resize((100, 100))).reshape(-1, 3)
+        assert len(np.unique(colours, axis=0)) > 1000
 
 
 def test_default_folder(one_run, tmp_path, monkeypatch):
@@ -66,6 +69,16 @@ def test_a_folder_that_cannot_be_made(tmp_path, capsys):
             and errors.count("\n") == 1
         )
         assert not printed
+
+
+def test_both_solvers_find_the_kernel(monkeypatch, capsys):
+    monkeypatch.setattr(demo, "SHAKE", 7)
+    demo.learn(data.coffee()[:150, :200] / np.float32(255))
+    printed = capsys.readouterr().out
+    exact, descent = (float(re.search(rf"{name} +(\S+) +in", printed)[1]) for name in ("fit_kernel", "learn_kernel"))
+    assert exact <= 1e-4 and descent <= 0.01
+    truth = demo.camera_shake(15)
+    assert truth.shape == (15, 15) and truth.min() >= 0 and truth.sum() == pytest.approx(1)
 
 
 def test_the_bank_is_balanced():

@@ -16,6 +16,7 @@ FUNCTIONS = [
     *("deform_conv2d", "unfold", "fold", "output_size"),
     *("pixel_shuffle", "pixel_unshuffle", "subpixel_conv2d", "Conv2d", "ReLU", "Sequential", "receptive_field"),
     *("set_workers", "get_workers", "show_config", "grad", "ndimage", "kernels"),
+    *("KernelFit", "fit_kernel", "learn_kernel"),
 ]
 
 
