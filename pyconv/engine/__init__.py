@@ -38,6 +38,7 @@ PYCONV_ISA names.
 
 Engine functions check nothing: their arguments have been through `pyconv._check`.
 """
+import functools
 import importlib.util
 import itertools
 import math
@@ -273,25 +274,48 @@ def _padded_gradient(g, w, bias, dx, nbatch, groups, stride, dilation, first, wo
     residue modulo s are a correlation of g at unit stride with these taps, from last to first, input and output
     channels exchanged: as many small correlations as there are residues, together of the size of the forward one.
     """
-    residues = [list(_residues(*axis)) for axis in
-                zip(first, dx.shape[nbatch + 1:], w.shape[2:], stride, dilation, strict=True)]
-    outputs = w.shape[0] // groups
-    if outputs == 0 or any(len(of_axis) < min(s, n) for of_axis, s, n in
-                           zip(residues, stride, dx.shape[nbatch + 1:], strict=True)):
-        dx[...] = 0 if bias is None else bias.reshape(-1, *(1,) * len(first))
-    if dx.size == 0 or outputs == 0:
+    one, zero_border = (1,) * len(first), (CONSTANT,) * len(first)
+    n, on, outputs, s = dx.shape[nbatch + 1:], g.shape[nbatch + 1:], w.shape[0] // groups, stride[-1]
+    every_sample, residues = _residues(tuple(first), n, w.shape[2:], stride, dilation)
+    # Windows side by side: the residues differ in their output channels only, and are one correlation.
+    blocks = (s > 1 and w.shape[2:] == stride == (s, s) and dilation == (1, 1) and tuple(first) == (0, 0)
+              and n[0] >= s * on[0] and n[1] >= s * on[1])
+    if outputs == 0 or not every_sample or blocks and n != (s * on[0], s * on[1]):
+        dx[...] = 0 if bias is None else bias.reshape(-1, *one)
+    if outputs == 0 or dx.size == 0:
         return
-    exchanged = w.reshape(groups, outputs, *w.shape[1:]).swapaxes(1, 2)
-    for residue in itertools.product(*residues):
-        samples, taps, step, before = zip(*residue, strict=True)
-        weights = np.ascontiguousarray(exchanged[(..., *taps)])
-        correlate(g, weights.reshape(-1, outputs, *weights.shape[3:]), bias, dx[(..., *samples)], nbatch, groups,
-                  (1,) * len(first), step, before, (CONSTANT,) * len(first), 0.0, workers)
+    if blocks:
+        weights = np.ascontiguousarray(w.reshape(groups, outputs, w.shape[1] * s * s).swapaxes(1, 2))
+        correlate(g, weights.reshape(-1, outputs, 1, 1), None if bias is None else bias.repeat(s * s),
+                  dx[..., :s * on[0], :s * on[1]], nbatch, groups, one, one, (0, 0), zero_border, 0.0, workers,
+                  upscale=s)
+        return
+    for samples, taps, step, before in residues:
+        correlate(g, _exchanged(w, groups, taps), bias, dx[samples], nbatch, groups, one, step, before, zero_border,
+                  0.0, workers)
 
 
-def _residues(first, n, k, s, d):
-    """For each residue modulo the stride that some taps have, of an axis's n samples from `first` on: the samples,
-    the taps from last to first, their dilation in the output's gradient, and the padding before it."""
+def _exchanged(w, groups, taps):
+    """Some taps of w, an index, as weights that take its output channels to its input channels."""
+    w = w.reshape(groups, w.shape[0] // groups, *w.shape[1:])[taps].swapaxes(1, 2)
+    exchanged = np.empty(w.shape, w.dtype)
+    for o in range(0, w.shape[2], 16):       # so many as fill a cache line where there is one tap
+        exchanged[:, :, o:o + 16] = w[:, :, o:o + 16]
+    return exchanged.reshape(-1, *w.shape[2:])
+
+
+@functools.lru_cache(maxsize=512)
+def _residues(first, n, kernel, stride, dilation):
+    """Whether every one of a padded input's n samples from `first` on is read by some tap, and for each residue modulo
+    the stride that some taps have: the samples, as an index; these taps, from last to first; their dilation in the
+    output's gradient, and the padding before it."""
+    axes = [list(_residues_of_axis(*axis)) for axis in zip(first, n, kernel, stride, dilation, strict=True)]
+    every_sample = all(len(residues) == min(s, size) for residues, s, size in zip(axes, stride, n, strict=True))
+    found = [tuple(zip(*residue, strict=True)) for residue in itertools.product(*axes)]
+    return every_sample, [((..., *samples), (..., *taps), step, before) for samples, taps, step, before in found]
+
+
+def _residues_of_axis(first, n, k, s, d):
     shared = math.gcd(s, d)
     step = s // shared
     for tap in range(min(k, step)):
