@@ -16,7 +16,7 @@ from benchmarks.peers import LIBRARIES
 from benchmarks.race import Worker, WorkerError, race
 
 MINE = report.MINE
-WHAT = "layers", "deform", "images", "small", "memory"
+WHAT = "layers", "gradients", "deform", "images", "small", "memory"
 
 
 def arguments():
@@ -52,6 +52,7 @@ def say(text):
 def chosen_cases(args):
     every = {
         "layers": cases.layers(args.method),
+        "gradients": cases.gradients(),
         "deform": cases.deformable(),
         "images": cases.images(),
         "small": cases.small(),

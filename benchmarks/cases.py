@@ -1,7 +1,7 @@
-"""What is timed: the layers of shapes.txt, deformable layers, image filters, very small calls, and the memory test's
-cases."""
+"""What is timed: the layers of shapes.txt, their gradients, deformable layers, image filters, very small calls, and the
+memory test's cases."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ SHAPES = Path(__file__).with_name("shapes.txt")
 KERNEL_SIZES = (3, 5, 7, 9, 11, 15, 21)
 IMAGE_SIZES = (512, 2048)
 SIGMA, TRUNCATE = 2.0, 4.0  # the Gaussian's, which has 2 * int(TRUNCATE * SIGMA + 0.5) + 1 taps an axis
+GRADIENTS = {"input_gradient": "dinput", "weight_gradient": "dweight"}  # kinds, and what their groups are called
 QUICK_FLOPS = 0.15e9  # single-threaded peers need a tenth of a second or two for this much
 
 
@@ -18,6 +19,7 @@ class Case:
     """One problem, solved by every library that can.
 
     ``kind`` names the method of a library in peers.py that solves it; ``parameters`` are that method's own.
+    Of a gradient the shapes are those of the layer, whose output's gradient is given.
     ``flops`` counts the multiplications and additions of the plain method, also of taps on padding.
     """
 
@@ -43,7 +45,7 @@ class Case:
     @property
     def filters_planes(self):
         """Whether the kernels are applied plane by plane, which is slow in several peers."""
-        return self.kind not in ("layer", "deform") or self.weight_shape[1] == 1
+        return self.kind not in ("layer", "deform", *GRADIENTS) or self.weight_shape[1] == 1
 
     @property
     def offset_shape(self):
@@ -56,6 +58,11 @@ class Case:
         rng = np.random.default_rng(20240229)
         dtype = np.dtype(self.dtype)
         return rng.standard_normal(self.input_shape, dtype), rng.standard_normal(self.weight_shape, dtype)
+
+    def grad_output(self):
+        """The gradient of a layer's output."""
+        rng = np.random.default_rng(20240302)
+        return rng.standard_normal(self.output_shape, np.dtype(self.dtype))
 
     def offsets(self):
         """The offsets of a deformable layer: a pixel or two, as trained ones are."""
@@ -94,6 +101,14 @@ def layers(method):
     for words in lines:
         if words and words[0] != "#":
             yield layer(words[0], *map(int, words[1:12]), note="".join(words[12:]).strip(), method=method)
+
+
+def gradients():
+    """The input and the weight gradient of the layers, each as much work as the layer itself."""
+    for kind, name in GRADIENTS.items():
+        for case in layers(None):
+            parameters = {key: value for key, value in case.parameters.items() if key != "method"}
+            yield replace(case, group=f"{case.group} {name}", kind=kind, parameters=parameters)
 
 
 def deformable():

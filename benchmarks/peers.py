@@ -85,6 +85,14 @@ class Pyconv(Library):
     def layer(self, case, x, weight):
         return partial(self.pyconv.conv2d, x, weight, workers=self.workers, **case.parameters)
 
+    def input_gradient(self, case, x, weight):
+        options = {"workers": self.workers, **case.parameters}
+        return partial(self.pyconv.grad.conv2d_input, x.shape, weight, case.grad_output(), **options)
+
+    def weight_gradient(self, case, x, weight):
+        options = {"workers": self.workers, **case.parameters}
+        return partial(self.pyconv.grad.conv2d_weight, x, weight.shape, case.grad_output(), **options)
+
     def deform(self, case, x, weight):
         options = {"workers": self.workers, **case.parameters}
         return partial(self.pyconv.deform_conv2d, x, case.offsets(), weight, **options)
@@ -127,6 +135,25 @@ class PyTorch(Library):
         x, weight = self.torch.from_numpy(x), self.torch.from_numpy(weight)
         conv2d = self.torch.nn.functional.conv2d
         return partial(conv2d, x, weight, None, p["stride"], p["padding"], p["dilation"], p["groups"])
+
+    def input_gradient(self, case, x, weight):
+        return self.gradient(case, x, weight, (True, False, False))
+
+    def weight_gradient(self, case, x, weight):
+        return self.gradient(case, x, weight, (False, True, False))
+
+    def gradient(self, case, x, weight, wanted):
+        """A function that returns one of the gradients (input, weight, bias)."""
+        p = case.parameters
+        arrays = [self.torch.from_numpy(a) for a in (case.grad_output(), x, weight)]
+        sides = [p["stride"]] * 2, [p["padding"]] * 2, [p["dilation"]] * 2
+        backward = self.torch.ops.aten.convolution_backward
+        index = wanted.index(True)
+
+        def run():
+            return backward(*arrays, None, *sides, False, [0, 0], p["groups"], wanted)[index]
+
+        return run
 
     def as_array(self, case, result):
         return result.numpy()

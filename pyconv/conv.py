@@ -444,10 +444,9 @@ def _convolve_transposed(ndim, input, weight, bias, stride, padding, output_padd
     return _adjoint(x, w, bias, layer.shape, layer, out, resolve_workers(workers))
 
 
-def _adjoint(x, w, bias, shape, layer, out, workers, copies=1, added=0):
+def _adjoint(x, w, bias, shape, layer, out, workers, added=0):
     """The adjoint of a layer's convolution, at x, plus bias, into an `out` of `shape`: the transposed convolution, and
-    the input gradient. A sample of the result adds up to `copies` samples of the padded one. `out` lacks the first
-    `added` axes."""
+    the input gradient. `out` lacks the first `added` axes."""
     target = out
     if out is not None:
         _check.output_array(out, shape[added:], layer.result)
@@ -468,7 +467,8 @@ def _adjoint(x, w, bias, shape, layer, out, workers, copies=1, added=0):
         exchanged = w.reshape(layer.groups, outputs, *w.shape[1:]).swapaxes(1, 2)
         exchanged = exchanged.reshape(layer.groups * w.shape[1], outputs, *w.shape[2:])
         largest, non_negative = _largest_sum(x, exchanged, bias, 0)
-        y = _exact_integers(largest * copies, non_negative, shape, layer.result, target, compute)
+        largest *= _copies(shape[-len(before):], layer.sides, layer.boundary)
+        y = _exact_integers(largest, non_negative, shape, layer.result, target, compute)
     else:
         y = compute(layer.computed, np.empty(shape, layer.result) if out is None else target)
     if out is not None:
@@ -636,3 +636,15 @@ def _bound(weights, biases, largest_input):
     if biases is not None:
         sums = sums + np.abs(biases)
     return max(sums.tolist(), default=0)
+
+
+def _copies(n, sides, boundary):
+    """How often a sample stands in the padded input at most."""
+    copies = 1
+    for size, (before, after) in zip(n, sides, strict=True):
+        if boundary == "edge":
+            copies *= 1 + before + after if size == 1 else 1 + max(before, after)
+        elif boundary != "constant":
+            period = max(size - 1, 1) if boundary == "mirror" else max(size, 1)
+            copies *= 1 - (-before // period) - (-after // period)
+    return copies

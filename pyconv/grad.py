@@ -1051,7 +1051,7 @@ def _input_gradient(ndim, input_size, weight, grad_output, stride, padding, dila
     _check.gradient_shape(g.shape[added:], layer.shape[added:], names[2],
                           {names[0]: size[added:], names[1]: w.shape[2 * added:]})
     return conv._adjoint(g, w.conj(), None, _check.output_shape(size), layer, out, resolve_workers(workers),
-                         _copies(size[-ndim:], layer.sides, layer.boundary), added)
+                         added)
 
 
 def _weight_gradient(ndim, input, weight_size, grad_output, stride, padding, dilation, groups, padding_mode,
@@ -1144,15 +1144,3 @@ def _products(x, g, shape, layer, value, out, workers, added=0, conjugate=False)
     if out is not None:
         return out
     return dw[0, 0] if added else dw
-
-
-def _copies(n, sides, boundary):
-    """How often a sample stands in the padded input at most."""
-    copies = 1
-    for size, (before, after) in zip(n, sides, strict=True):
-        if boundary == "edge":
-            copies *= 1 + before + after if size == 1 else 1 + max(before, after)
-        elif boundary != "constant":
-            period = max(size - 1, 1) if boundary == "mirror" else max(size, 1)
-            copies *= 1 - (-before // period) - (-after // period)
-    return copies

@@ -46,6 +46,8 @@ PYCONV_ISA names.
 Engine functions check nothing: their arguments have been through `pyconv._check`.
 """
 import collections
+import contextlib
+import functools
 import importlib.util
 import itertools
 import math
@@ -221,93 +223,103 @@ def input_gradient(g, w, bias, dx, nbatch, groups, stride, dilation, before, bou
     nbatch, groups, stride, dilation, before, boundary, workers
         As in `correlate`.
     """
-    n, k, on = dx.shape[nbatch + 1:], w.shape[2:], g.shape[nbatch + 1:]
-    settings = nbatch, groups, stride, dilation
     if all(code == CONSTANT for code in boundary):
-        _padded_gradient(g, w, bias, dx, *settings, before, workers)
-        return
-    # A border is folded back in the dtype computed in, and rounded to dx's together with what it is added to.
-    if dx.size == 0:
-        return
-    summed = np.result_type(w.dtype, np.complex64) if dx.dtype.kind == "c" else w.dtype
-    sums = dx if dx.dtype == summed and dx.flags.aligned else np.empty(dx.shape, summed)
-    _padded_gradient(g, w, bias, sums, *settings, before, workers)
+        _padded_gradient(g, w, bias, dx, nbatch, groups, stride, dilation, before, workers)
+    elif dx.size:
+        # A border is folded back in the dtype computed in, and rounded to dx's together with what it is added to.
+        summed = np.result_type(w.dtype, np.complex64) if dx.dtype.kind == "c" else w.dtype
+        sums = dx if dx.dtype == summed and dx.flags.aligned else np.empty(dx.shape, summed)
+        _padded_gradient(g, w, bias, sums, nbatch, groups, stride, dilation, before, workers)
+        with _scratch_like(w) as scratch:
+            _fold_borders(g, w, sums, nbatch, groups, stride, dilation, before, boundary, scratch, workers)
+        if sums is not dx:
+            dx[...] = sums
+
+
+def _fold_borders(g, w, dx, nbatch, groups, stride, dilation, before, boundary, scratch, workers):
+    """Add what the gradient is beyond the borders to the samples that stand there."""
+    n, k, on, lead = dx.shape[nbatch + 1:], w.shape[2:], g.shape[nbatch + 1:], dx.shape[:nbatch + 1]
     axes = range(len(n))
-    first_sum = nbatch + 1
-    reached = [(0, n[a]) if boundary[a] == CONSTANT
-               else (-before[a], max(n[a], (on[a] - 1) * stride[a] + (k[a] - 1) * dilation[a] + 1 - before[a]))
-               for a in axes]
+    zero_border = (CONSTANT,) * len(n)
+    seen = [(0, n[a]) if boundary[a] == CONSTANT
+            else (-before[a], max(n[a], (on[a] - 1) * stride[a] + (k[a] - 1) * dilation[a] + 1 - before[a]))
+            for a in axes]
     # Every position outside lies outside along one axis first: along those before it is inside.
     for a in axes:
-        for start, stop in ((reached[a][0], 0), (n[a], reached[a][1])):
-            shape = [*dx.shape[:nbatch + 1], *n[:a], 0, *(high - low for low, high in reached[a + 1:])]
-            slab = max(1, _SLAB_ELEMENTS // max(1, math.prod(shape[:first_sum + a] + shape[first_sum + a + 1:])))
-            for first in range(start, stop, slab):
-                shape[first_sum + a] = min(slab, stop - first)
-                border = np.empty(shape, summed)
-                corner = [0] * a + [first] + [low for low, _ in reached[a + 1:]]
-                _padded_gradient(g, w, None, border, *settings, [before[b] + corner[b] for b in axes], workers)
-                for b in reversed(axes[a + 1:]):
-                    border = _folded(border, first_sum + b, -reached[b][0], n[b], boundary[b])
-                _add_border(sums, border, first_sum + a, first, boundary[a])
-    if sums is not dx:
-        dx[...] = sums
+        for side in ((seen[a][0], 0), (n[a], seen[a][1])):
+            window = [*((0, size) for size in n[:a]), side, *seen[a + 1:]]
+            _, residues = _residues(tuple(before[b] + window[b][0] for b in axes),
+                                    tuple(stop - start for start, stop in window), k, on, stride, dilation)
+            for samples, taps, step, padding in residues:
+                weights = _exchanged(w, groups, taps, scratch, workers)
+                places = [range(*window[b])[samples[1 + b]] for b in axes]
+                sizes = [len(place) for place in places]
+                slab = max(1, _SLAB_ELEMENTS * sizes[a] // math.prod((*lead, *sizes)))
+                for first in range(0, sizes[a], slab):
+                    place = places[a][first:first + slab]
+                    border = np.empty((*lead, *sizes[:a], len(place), *sizes[a + 1:]), dx.dtype)
+                    correlate(g, weights, None, border, nbatch, groups, (1,) * len(n), step,
+                              (*padding[:a], padding[a] - first, *padding[a + 1:]), zero_border, 0.0, workers)
+                    for b in reversed(axes[a + 1:]):
+                        border = _folded(border, len(lead) + b, places[b], n[b], boundary[b])
+                    sums = dx[(*(slice(None),) * len(lead), *samples[1:1 + a])]
+                    _add_border(sums, border, len(lead) + a, place, boundary[a])
 
 
-def _folded(padded, axis, before, n, boundary):
-    """The n samples of a padded axis, what stands beyond them added to those it is a copy of."""
-    inside = (slice(None),) * axis
-    samples = padded[(*inside, slice(before, before + n))]
-    _add_border(samples, padded[(*inside, slice(before))], axis, -before, boundary)
-    _add_border(samples, padded[(*inside, slice(before + n, None))], axis, n, boundary)
+def _folded(padded, axis, place, n, boundary):
+    """The n samples of an axis to which the slices of `padded`, which stand at the positions `place`, add up."""
+    samples = np.zeros((*padded.shape[:axis], n, *padded.shape[axis + 1:]), padded.dtype)
+    along = (slice(None),) * axis
+    start, stop = (min(max(-((place.start - end) // place.step), 0), len(place)) for end in (0, n))
+    inside = place[start:stop]
+    samples[(*along, slice(inside.start, inside.stop, inside.step))] = padded[(*along, slice(start, stop))]
+    for part in (slice(start), slice(stop, None)):
+        _add_border(samples, padded[(*along, part)], axis, place[part], boundary)
     return samples
 
 
-def _add_border(samples, border, axis, first, boundary):
-    """Add border's slices along an axis, which stand at positions `first`, `first` + 1, ..., to their samples."""
+def _add_border(samples, border, axis, place, boundary):
+    """Add the slices of `border` along an axis, which stand at the positions `place`, to their samples."""
     samples, border = np.moveaxis(samples, axis, 0), np.moveaxis(border, axis, 0)
-    if len(border) == 0:
+    if len(place):
+        with np.errstate(invalid="ignore", over="ignore"):
+            for source, values in zip(source_index(np.array(place), len(samples), boundary), border, strict=True):
+                samples[source] += values
+
+
+def _padded_gradient(g, w, bias, dx, nbatch, groups, stride, dilation, before, workers):
+    """input_gradient under zero borders."""
+    one, zero_border = (1,) * len(before), (CONSTANT,) * len(before)
+    n, on, outputs, s = dx.shape[nbatch + 1:], g.shape[nbatch + 1:], w.shape[0] // groups, stride[-1]
+    every_sample, residues = _residues(before, n, w.shape[2:], on, stride, dilation)
+    # Windows side by side: the residues differ in their output channels only, and are one correlation.
+    blocks = (s > 1 and w.shape[2:] == stride == (s, s) and dilation == (1, 1) and before == (0, 0)
+              and n[0] >= s * on[0] and n[1] >= s * on[1])
+    if outputs == 0 or not every_sample or blocks and n != (s * on[0], s * on[1]):
+        dx[...] = 0 if bias is None else bias.reshape(-1, *one)
+    if outputs == 0 or dx.size == 0:
         return
-    sources = source_index(np.arange(first, first + len(border)), len(samples), boundary).tolist()
-    with np.errstate(invalid="ignore", over="ignore"):
-        for source, values in zip(sources, border, strict=True):
-            samples[source] += values
-
-
-def _padded_gradient(g, w, bias, dx, nbatch, groups, stride, dilation, first, workers):
-    """A part of the padded input's gradient, that which begins at its sample `first`.
-
-    Sample i is read by the taps k with k * d = i (mod s) only, in the windows (i - k * d) / s. So the samples of one
-    residue modulo s are a correlation of g at unit stride with these taps, from last to first, input and output
-    channels exchanged: as many small correlations as there are residues, together of the size of the forward one.
-    """
-    residues = [list(_residues(*axis)) for axis in
-                zip(first, dx.shape[nbatch + 1:], w.shape[2:], stride, dilation, strict=True)]
-    outputs = w.shape[0] // groups
-    if outputs == 0 or any(len(of_axis) < min(s, n) for of_axis, s, n in
-                           zip(residues, stride, dx.shape[nbatch + 1:], strict=True)):
-        dx[...] = 0 if bias is None else bias.reshape(-1, *(1,) * len(first))
-    if dx.size == 0 or outputs == 0:
-        return
-    order = np.arange(math.prod(w.shape[2:])).reshape(w.shape[2:])
-    scratch = _take_scratch(w.size, w.dtype)
-    for residue in itertools.product(*residues):
-        samples, taps, step, before = zip(*residue, strict=True)
-        weights = _exchanged(w, groups, order[taps], scratch, workers)
-        correlate(g, weights, bias, dx[(..., *samples)], nbatch, groups, (1,) * len(first), step, before,
-                  (CONSTANT,) * len(first), 0.0, workers)
-    if scratch.nbytes <= _LARGEST_SCRATCH:
-        _scratches.append(scratch.view(np.uint8))
+    with _scratch_like(w) as scratch:
+        if blocks:
+            weights = _exchanged(w.reshape(w.shape[0], w.shape[1] * s * s, 1, 1), groups, ..., scratch, workers)
+            correlate(g, weights, None if bias is None else bias.repeat(s * s), dx[..., :s * on[0], :s * on[1]], nbatch,
+                      groups, one, one, (0, 0), zero_border, 0.0, workers, upscale=s)
+            return
+        for samples, taps, step, padding in residues:
+            weights = _exchanged(w, groups, taps, scratch, workers)
+            correlate(g, weights, bias, dx[samples], nbatch, groups, one, step, padding, zero_border, 0.0, workers)
 
 
 def _exchanged(w, groups, taps, scratch, workers):
-    """Some taps of w, (groups * O, C) + kernel, as the weights (groups * C, O) + taps.shape, in `scratch`."""
-    outputs, channels = w.shape[0] // groups, w.shape[1]
-    weights = scratch[:groups * channels * outputs * taps.size].reshape(-1, outputs, *taps.shape)
+    """Some taps of w, an index, as weights that take its output channels to its input channels; in `scratch`."""
+    outputs, channels, kernel = w.shape[0] // groups, w.shape[1], w.shape[2:]
+    order = np.arange(math.prod(kernel)).reshape(kernel)[taps]
+    weights = scratch[:w.shape[0] * channels * order.size].reshape(groups * channels, outputs, *order.shape)
     if w.dtype.kind == "c":
-        weights[...] = w.reshape(groups, outputs, channels, -1)[..., taps].swapaxes(1, 2).reshape(weights.shape)
+        weights[...] = w.reshape(groups, outputs, *w.shape[1:])[taps].swapaxes(1, 2).reshape(weights.shape)
     else:
-        _kernels[w.dtype].exchange(w.reshape(*w.shape[:2], -1), taps.ravel(), weights, groups, workers)
+        _kernels[w.dtype].exchange(w.reshape(*w.shape[:2], math.prod(kernel)), order.ravel(), weights,
+                                   groups, workers)
     return weights
 
 
@@ -316,27 +328,60 @@ _scratches = collections.deque(maxlen=2)
 _LARGEST_SCRATCH = 2**24
 
 
-def _take_scratch(size, dtype):
+@contextlib.contextmanager
+def _scratch_like(w):
+    """Room for as many numbers as w has."""
     try:
         scratch = _scratches.pop()
     except IndexError:
         scratch = np.empty(0, np.uint8)
-    if scratch.nbytes < size * dtype.itemsize:
-        scratch = np.empty(size * dtype.itemsize, np.uint8)
-    return scratch[:scratch.nbytes // dtype.itemsize * dtype.itemsize].view(dtype)
+    if scratch.nbytes < w.nbytes:
+        scratch = np.empty(w.nbytes, np.uint8)
+    yield scratch[:w.nbytes].view(w.dtype)
+    if scratch.nbytes <= _LARGEST_SCRATCH:
+        _scratches.append(scratch)
 
 
-def _residues(first, n, k, s, d):
-    """For each residue modulo the stride that some taps have, of an axis's n samples from `first` on: the samples,
-    the taps from last to first, their dilation in the output's gradient, and the padding before it."""
+@functools.lru_cache(maxsize=512)
+def _residues(first, n, kernel, on, stride, dilation):
+    """The correlations that make up the gradient of a padded input's n samples from `first` on.
+
+    Sample i is read by the taps k with k * d = i (mod s) only, in the windows (i - k * d) / s. So the samples of one
+    residue modulo s are a correlation of g at unit stride with these taps, from last to first, input and output
+    channels exchanged: as many small correlations as there are residues, together of the size of the forward one.
+
+    Returns
+    -------
+    complete : bool
+        Whether they reach every sample.
+    residues : list of tuple
+        For each one: the samples, as an index; the taps, as an index; their dilation in g; the padding before g.
+    """
+    axes = [list(_residues_of_axis(*axis)) for axis in zip(first, n, kernel, on, stride, dilation, strict=True)]
+    complete = all(sum(len(range(size)[samples]) for samples, *_ in residues) == size
+                   for residues, size in zip(axes, n, strict=True))
+    found = [tuple(zip(*residue, strict=True)) for residue in itertools.product(*axes)]
+    return complete, [((..., *samples), (..., *taps), step, padding) for samples, taps, step, padding in found]
+
+
+def _residues_of_axis(first, n, k, on, s, d):
     shared = math.gcd(s, d)
-    step = s // shared
+    step, d_g = s // shared, d // shared
+    if d_g >= on:
+        # The taps reach so far apart that no sample is read by two of them, and many in between by none.
+        for tap in range(k):
+            start = max(-((tap * d - first) // s), 0)
+            stop = min((first + n - 1 - tap * d) // s + 1, on)
+            if start < stop:
+                at = tap * d - first + start * s
+                yield slice(at, at + (stop - start - 1) * s + 1, s), slice(tap, tap + 1), 1, -start
+        return
     for tap in range(min(k, step)):
         offset = (tap * d - first) % s
         if offset < n:
             reach = (k - 1 - tap) // step
-            yield (slice(offset, None, s), slice(tap + reach * step, None, -step), d // shared,
-                   tap * d // s + reach * (d // shared) - (first + offset) // s)
+            yield (slice(offset, None, s), slice(tap + reach * step, None, -step), d_g,
+                   tap * d // s + reach * d_g - (first + offset) // s)
 
 
 def weight_gradient(x, g, dw, nbatch, groups, stride, dilation, before, boundary, constant, workers):
