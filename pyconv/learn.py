@@ -20,7 +20,7 @@ __all__ = ["KernelFit", "fit_kernel", "learn_kernel"]
 BLOCK = 2**20                        # samples of a padded block in float64, 8 MB
 MATRIX_BLOCK = 2**19                 # elements of an unfolded one
 ROUNDOFF = 2.0**-53
-ROUGH = 1e8                          # condition number below which float32 will do for the first right-hand side
+WELL_CONDITIONED = 1e6               # condition number below which a float32 kernel needs no sums in float64 but A's
 CONVENTIONS = ("correlate", "convolve")
 
 # A descent that chooses its own number of steps takes as many as shrink the slowest error to this, at most this many.
@@ -219,12 +219,13 @@ def fit_kernel(input: ArrayLike, target: ArrayLike, kernel_size: int | Sequence[
     With a bias, the image's mean is taken off first and the bias is eliminated: a bright image is then as well
     conditioned as a dark one.
 
-    One step of iterative refinement follows (A. Bjorck, 1967), whose residual comes from the image itself. (So the
-    first right-hand side need not be exact: that of float32 images is summed in float32 while ``condition < 1e8``.)
+    One step of iterative refinement follows (A. Bjorck, 1967), whose residual comes from the image itself.
     Rounding then leaves an error in the kernel of about ``condition**0.5`` units in the last place of float64, as if
     the unfolded matrix itself had been factorised. That holds up to the condition number at which rank is lost:
     eigenvalues of A below ``n * sqrt(windows) * 2**-53`` of the largest, for n weights (5e-11 for a 15 x 15 kernel on
-    a 2048 x 2048 image), are what rounding makes of such sums, and `rank` counts those above.
+    a 2048 x 2048 image), are what rounding makes of such sums, and `rank` counts those above. Where the kernel is to
+    be float32 and `condition` is below 1e6, both right-hand sides are summed in float32: the first is refined anyway,
+    and the second is 0 for the best kernel, so what its rounding adds is far below what noise in the target does.
 
     Time grows with the square of the channels a group, and with n**3 for the decomposition; memory beyond the images
     and the n x n matrices is some tens of megabytes, whatever the size of the images.
@@ -249,14 +250,14 @@ def fit_kernel(input: ArrayLike, target: ArrayLike, kernel_size: int | Sequence[
 
     pair, normal = _normal_equations(pair, shift, bias, workers)
     solve = _Solver(normal, ridge, bias, shift)
+    dtype = setup.dtype if solve.condition < WELL_CONDITIONED else np.dtype(np.float64)
     # What is left of the target by no kernel at all: the right-hand side itself.
-    rough = setup.dtype if solve.condition < ROUGH else np.dtype(np.float64)
-    right, right_bias, _ = _residual(pair, shift, None, None, workers, rough)
+    right, right_bias, _ = _residual(pair, shift, None, None, dtype, workers)
     if not np.isfinite(right).all():
-        pair = replace(pair, spoiled=True)
-        right, right_bias, _ = _residual(pair, shift, None, None, workers)
+        pair, dtype = replace(pair, spoiled=True), np.dtype(np.float64)
+        right, right_bias, _ = _residual(pair, shift, None, None, dtype, workers)
     w, b = solve(right, right_bias)
-    right, right_bias, loss = _residual(pair, shift, w, b, workers)
+    right, right_bias, loss = _residual(pair, shift, w, b, dtype, workers)
     penalty = solve.ridge[:, None, None] * w.reshape(right.shape)
     dw, db = solve(right - penalty, right_bias)
     loss += normal.change_of_loss(dw, db, right, right_bias)
@@ -800,7 +801,7 @@ def _tolerance(normal):
     return normal.size * math.sqrt(normal.windows) * ROUNDOFF
 
 
-def _residual(pair, shift, w, b, workers, dtype=np.float64):
+def _residual(pair, shift, w, b, dtype, workers):
     """(right, right_bias, loss): the right-hand side of the normal equations for what (w, b) leave of the target.
 
     Without w, of the target as it is, and no loss. The weight gradient is computed in `dtype`, the residual in float64.
