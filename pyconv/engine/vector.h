@@ -12,6 +12,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
 #ifdef _OPENMP
 #include <omp.h>
 #endif
@@ -213,29 +216,30 @@ PYCONV_INLINE void copy_masked(real *to, const real *from, const real *mask, int
     }
 }
 
-/* n reals to every second place, those between left as they are: whole vectors where two of them have room. */
-#if PYCONV_VECTOR_BYTES == 64 && defined(PYCONV_F32)
-#define PYCONV_INTO_EVENS_FIRST 16, 1, 17, 3, 18, 5, 19, 7, 20, 9, 21, 11, 22, 13, 23, 15
-#define PYCONV_INTO_EVENS_SECOND 24, 1, 25, 3, 26, 5, 27, 7, 28, 9, 29, 11, 30, 13, 31, 15
-#elif (PYCONV_VECTOR_BYTES == 64) || (PYCONV_VECTOR_BYTES == 32 && defined(PYCONV_F32))
-#define PYCONV_INTO_EVENS_FIRST 8, 1, 9, 3, 10, 5, 11, 7
-#define PYCONV_INTO_EVENS_SECOND 12, 1, 13, 3, 14, 5, 15, 7
-#elif (PYCONV_VECTOR_BYTES == 32) || defined(PYCONV_F32)
-#define PYCONV_INTO_EVENS_FIRST 4, 1, 5, 3
-#define PYCONV_INTO_EVENS_SECOND 6, 1, 7, 3
+/* n reals to every second place, those between left as they are. */
+#if defined(__AVX512F__)
+#if defined(PYCONV_F32)
+#define PYCONV_TWICE_FIRST 0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7
+#define PYCONV_TWICE_SECOND 8, 8, 9, 9, 10, 10, 11, 11, 12, 12, 13, 13, 14, 14, 15, 15
+#define PYCONV_STORE_SOME(p, m, v) _mm512_mask_storeu_ps(p, (__mmask16)(m), (__m512)(v))
 #else
-#define PYCONV_INTO_EVENS_FIRST 2, 1
-#define PYCONV_INTO_EVENS_SECOND 3, 1
+#define PYCONV_TWICE_FIRST 0, 0, 1, 1, 2, 2, 3, 3
+#define PYCONV_TWICE_SECOND 4, 4, 5, 5, 6, 6, 7, 7
+#define PYCONV_STORE_SOME(p, m, v) _mm512_mask_storeu_pd(p, (__mmask8)(m), (__m512d)(v))
 #endif
 PYCONV_INLINE void store_every_second(real *to, const real *from, int64_t n) {
-    int64_t i = 0;
-    for (; i + PYCONV_LANES < n; i += PYCONV_LANES) {
-        vec *p = (vec *)(to + 2 * i), v = *(const vec *)(from + i);
-        p[0] = __builtin_shufflevector(p[0], v, PYCONV_INTO_EVENS_FIRST);
-        p[1] = __builtin_shufflevector(p[1], v, PYCONV_INTO_EVENS_SECOND);
+    for (; n > 0; n -= PYCONV_LANES, to += 2 * PYCONV_LANES, from += PYCONV_LANES) {
+        uint32_t lanes = n < PYCONV_LANES ? 0x55555555u & ((1u << 2 * n) - 1) : 0x55555555u;
+        vec v = *(const vec *)from;
+        PYCONV_STORE_SOME(to, lanes, __builtin_shufflevector(v, v, PYCONV_TWICE_FIRST));
+        PYCONV_STORE_SOME(to + PYCONV_LANES, lanes >> PYCONV_LANES, __builtin_shufflevector(v, v, PYCONV_TWICE_SECOND));
     }
-    for (; i < n; i++) to[2 * i] = from[i];
 }
+#else
+PYCONV_INLINE void store_every_second(real *to, const real *from, int64_t n) {
+    for (int64_t i = 0; i < n; i++) to[2 * i] = from[i];
+}
+#endif
 
 /* Two vectors into one another, a0 b0 a1 b1 ...: the first halves, and the second ones. */
 #if PYCONV_VECTOR_BYTES == 64 && defined(PYCONV_F32)
