@@ -57,7 +57,6 @@ cdef extern from "vector.h" nogil:
         ROW_NV_SHORT "PYCONV_ROW_NV_SHORT"
         ROW_NV_SHORTER "PYCONV_ROW_NV_SHORTER"
         DOTS4 "PYCONV_DOTS4"
-        DOTS4_SHORT "PYCONV_DOTS4_SHORT"
         REAL_CODE "PYCONV_REAL_CODE"
 
 cdef extern from "stdlib.h" nogil:

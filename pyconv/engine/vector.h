@@ -85,10 +85,8 @@ typedef real vec __attribute__((vector_size(PYCONV_VECTOR_BYTES), aligned(sizeof
 /* Taps of a tile of dot products for four output channels. */
 #if defined(__AVX512F__) || defined(__aarch64__)
 #define PYCONV_DOTS4 6
-#define PYCONV_DOTS4_SHORT 3
 #else
 #define PYCONV_DOTS4 2
-#define PYCONV_DOTS4_SHORT 1
 #endif
 
 /* Pixels that a deformable convolution samples at once: as wide as the tile of the most output channels. */

@@ -389,18 +389,33 @@ cdef inline void dot_tile(
             sums[r * lds + t] += (<real *> &acc[i // LANES * LANES])[i % LANES]
 
 
-cdef void dots_4_full(const char *g, int64_t g_channel, int64_t g_row, const char *x, const int64_t *taps,
-                      int64_t x_row, int64_t rows, int64_t cols, real *sums, int64_t lds) noexcept nogil:
-    dot_tile(4, DOTS4, g, g_channel, g_row, x, taps, x_row, rows, cols, sums, lds)
+cdef void dots_4_6(const char *g, int64_t g_channel, int64_t g_row, const char *x, const int64_t *taps,
+                   int64_t x_row, int64_t rows, int64_t cols, real *sums, int64_t lds) noexcept nogil:
+    dot_tile(4, 6, g, g_channel, g_row, x, taps, x_row, rows, cols, sums, lds)
 
 
-cdef void dots_4_some(const char *g, int64_t g_channel, int64_t g_row, const char *x, const int64_t *taps,
-                      int64_t x_row, int64_t rows, int64_t cols, real *sums, int64_t lds) noexcept nogil:
-    dot_tile(4, DOTS4_SHORT, g, g_channel, g_row, x, taps, x_row, rows, cols, sums, lds)
+cdef void dots_4_5(const char *g, int64_t g_channel, int64_t g_row, const char *x, const int64_t *taps,
+                   int64_t x_row, int64_t rows, int64_t cols, real *sums, int64_t lds) noexcept nogil:
+    dot_tile(4, 5, g, g_channel, g_row, x, taps, x_row, rows, cols, sums, lds)
 
 
-cdef void dots_4_one(const char *g, int64_t g_channel, int64_t g_row, const char *x, const int64_t *taps,
-                     int64_t x_row, int64_t rows, int64_t cols, real *sums, int64_t lds) noexcept nogil:
+cdef void dots_4_4(const char *g, int64_t g_channel, int64_t g_row, const char *x, const int64_t *taps,
+                   int64_t x_row, int64_t rows, int64_t cols, real *sums, int64_t lds) noexcept nogil:
+    dot_tile(4, 4, g, g_channel, g_row, x, taps, x_row, rows, cols, sums, lds)
+
+
+cdef void dots_4_3(const char *g, int64_t g_channel, int64_t g_row, const char *x, const int64_t *taps,
+                   int64_t x_row, int64_t rows, int64_t cols, real *sums, int64_t lds) noexcept nogil:
+    dot_tile(4, 3, g, g_channel, g_row, x, taps, x_row, rows, cols, sums, lds)
+
+
+cdef void dots_4_2(const char *g, int64_t g_channel, int64_t g_row, const char *x, const int64_t *taps,
+                   int64_t x_row, int64_t rows, int64_t cols, real *sums, int64_t lds) noexcept nogil:
+    dot_tile(4, 2, g, g_channel, g_row, x, taps, x_row, rows, cols, sums, lds)
+
+
+cdef void dots_4_1(const char *g, int64_t g_channel, int64_t g_row, const char *x, const int64_t *taps,
+                   int64_t x_row, int64_t rows, int64_t cols, real *sums, int64_t lds) noexcept nogil:
     dot_tile(4, 1, g, g_channel, g_row, x, taps, x_row, rows, cols, sums, lds)
 
 
@@ -435,43 +450,84 @@ cdef void dots_1_1(const char *g, int64_t g_channel, int64_t g_row, const char *
 
 
 cdef struct DotTiles:                # the tiles of one R, most taps first
-    int R
+    int most                         # taps that the registers have room for
     int T[6]
     DotTile run[6]
 
 
-cdef DotTiles DOT_TILES[2]
-DOT_TILES[0] = DotTiles(4, [DOTS4, DOTS4_SHORT, 1, 1, 1, 1],
-                        [dots_4_full, dots_4_some, dots_4_one, dots_4_one, dots_4_one, dots_4_one])
-DOT_TILES[1] = DotTiles(1, [9, 8, 5, 3, 2, 1], [dots_1_9, dots_1_8, dots_1_5, dots_1_3, dots_1_2, dots_1_1])
+cdef DotTiles FOUR_DOTS = DotTiles(DOTS4, [6, 5, 4, 3, 2, 1],
+                                   [dots_4_6, dots_4_5, dots_4_4, dots_4_3, dots_4_2, dots_4_1])
+cdef DotTiles ONE_DOTS = DotTiles(9, [9, 8, 5, 3, 2, 1], [dots_1_9, dots_1_8, dots_1_5, dots_1_3, dots_1_2, dots_1_1])
 
 
 cdef void add_dots(const WeightPlan *q, const WeightUnit *u, char *workspace, real *sums) noexcept nogil:
     cdef const Problem *p = q.band.p
     cdef const ChannelPlan *band = &q.band
-    cdef const DotTiles *tiles
     cdef ChannelUnit b
-    cdef int64_t o = u.o0, c, t, left, fair, taps = band.n_taps, lds = q.slots * q.width
-    cdef int i = 0, v
+    cdef const char *x
+    cdef const char *g
+    cdef int64_t o = u.o0, c, taps = band.n_taps
     memset(&b, 0, <char *> &b.y - <char *> &b)
     b.map, b.maps = u.n * p.outer_size + u.z, 1
     b.group, b.x0, b.y0 = u.group, u.x0, u.y0
     map_unit_columns(band, &b, workspace)
     fill_channel_band(band, &b, workspace, 0, p.C)
     while o < u.o1:
-        while DOT_TILES[i].R > u.o1 - o:
-            i += 1
-        tiles = &DOT_TILES[i]
+        g = u.g + (o - u.o0) * u.g_channel
         for c in range(p.C):
-            t = 0
-            while t < taps:
-                left = taps - t
-                fair = ceil_div(left, ceil_div(left, tiles.T[0]))
-                v = 0
-                while tiles.T[v] > fair:
-                    v += 1
-                tiles.run[v](u.g + (o - u.o0) * u.g_channel, u.g_channel, u.g_row,
-                             workspace + band.at_band + c * band.channel * sizeof(real), band.taps + t,
-                             band.pitch * sizeof(real), u.rows, u.cols, sums + (o - u.o0) * lds + c * taps + t, lds)
-                t += tiles.T[v]
-        o += tiles.R
+            x = workspace + band.at_band + c * band.channel * sizeof(real)
+            if u.o1 - o >= 4:
+                add_products(&FOUR_DOTS, g, u.g_channel, u.g_row, x, band.taps, taps, band.pitch * sizeof(real), u.rows,
+                             u.cols, sums, q.slots * q.width)
+            elif p.H.s == 1 and p.H.k >= 4 and u.rows >= 24 * p.H.d:
+                add_kernel_rows(q, u, g, x, sums)
+            else:
+                add_products(&ONE_DOTS, g, u.g_channel, u.g_row, x, band.taps, taps, band.pitch * sizeof(real), u.rows,
+                             u.cols, sums, 0)
+            sums += taps
+        if u.o1 - o >= 4:
+            sums += 3 * q.slots * q.width
+            o += 3
+        o += 1
+
+
+cdef void add_products(const DotTiles *tiles, const char *g, int64_t g_channel, int64_t g_row, const char *x,
+                       const int64_t *taps, int64_t n_taps, int64_t x_row, int64_t rows, int64_t cols, real *sums,
+                       int64_t lds) noexcept nogil:
+    """Products of n_taps taps by as many tiles as it takes, of nearly equal width."""
+    cdef int64_t t = 0, fair
+    cdef int v
+    while t < n_taps:
+        fair = ceil_div(n_taps - t, ceil_div(n_taps - t, tiles.most))
+        v = 0
+        while tiles.T[v] > fair:
+            v += 1
+        tiles.run[v](g, g_channel, g_row, x, taps + t, x_row, rows, cols, sums + t, lds)
+        t += tiles.T[v]
+
+
+cdef void add_kernel_rows(const WeightPlan *q, const WeightUnit *u, const char *g, const char *x,
+                          real *sums) noexcept nogil:
+    """One output channel, at stride 1: four kernel rows at a time take the place of four output channels, since an
+    input row meets four rows of gradients in them. The first and last rows do not meet all four."""
+    cdef const Problem *p = q.band.p
+    cdef const int64_t *taps = q.band.taps
+    cdef int64_t kw = p.W.k, d = p.H.d, x_row = q.band.pitch * sizeof(real), ky, r, kz
+    for kz in range(p.outer_taps):
+        ky = 0
+        while ky + 4 <= p.H.k:
+            add_products(&FOUR_DOTS, g + 3 * d * u.g_row, -d * u.g_row, u.g_row, x + 3 * d * x_row, taps, kw, x_row,
+                         u.rows - 3 * d, u.cols, sums, kw)
+            for r in range(4):
+                if r < 3:
+                    add_products(&ONE_DOTS, g, 0, u.g_row, x, taps + r * kw, kw, x_row, (3 - r) * d, u.cols,
+                                 sums + r * kw, 0)
+                if r > 0:
+                    add_products(&ONE_DOTS, g + (u.rows - r * d) * u.g_row, 0, u.g_row, x + (u.rows - r * d) * x_row,
+                                 taps + r * kw, kw, x_row, r * d, u.cols, sums + r * kw, 0)
+            ky += 4
+            taps += 4 * kw
+            sums += 4 * kw
+        add_products(&ONE_DOTS, g, 0, u.g_row, x, taps, (p.H.k - ky) * kw, x_row, u.rows, u.cols, sums, 0)
+        taps += (p.H.k - ky) * kw
+        sums += (p.H.k - ky) * kw
