@@ -281,23 +281,46 @@ def _padded_gradient(g, w, bias, dx, nbatch, groups, stride, dilation, before, w
     """input_gradient under zero borders."""
     one, zero_border = (1,) * len(before), (CONSTANT,) * len(before)
     n, on, outputs, s = dx.shape[nbatch + 1:], g.shape[nbatch + 1:], w.shape[0] // groups, stride[-1]
-    every_sample, residues = _residues(before, n, w.shape[2:], on, stride, dilation)
+    complete, residues = _residues(before, n, w.shape[2:], on, stride, dilation)
     # Windows side by side: the residues differ in their output channels only, and are one correlation.
     blocks = (s > 1 and w.shape[2:] == stride == (s, s) and dilation == (1, 1) and before == (0, 0)
               and n[0] >= s * on[0] and n[1] >= s * on[1])
-    if outputs == 0 or not every_sample or blocks and n != (s * on[0], s * on[1]):
+    if outputs == 0 or not complete or blocks and n != (s * on[0], s * on[1]):
         dx[...] = 0 if bias is None else bias.reshape(-1, *one)
     if outputs == 0 or dx.size == 0:
         return
-    if blocks:
-        weights = np.ascontiguousarray(w.reshape(groups, outputs, w.shape[1] * s * s).swapaxes(1, 2))
-        correlate(g, weights.reshape(-1, outputs, 1, 1), None if bias is None else bias.repeat(s * s),
+    if on == one:
+        _single_window_gradient(g, w, bias, dx, nbatch, groups, dilation, before, workers)
+    elif blocks:
+        weights = _exchanged(w.reshape(w.shape[0], w.shape[1] * s * s), groups, ())
+        correlate(g, weights[..., None, None], None if bias is None else bias.repeat(s * s),
                   dx[..., :s * on[0], :s * on[1]], nbatch, groups, one, one, (0, 0), zero_border, 0.0, workers,
                   upscale=s)
-        return
-    for samples, taps, step, padding in residues:
-        correlate(g, _exchanged(w, groups, taps), bias, dx[samples], nbatch, groups, one, step, padding, zero_border,
-                  0.0, workers)
+    else:
+        for samples, taps, step, padding in residues:
+            correlate(g, _exchanged(w, groups, taps), bias, dx[samples], nbatch, groups, one, step, padding,
+                      zero_border, 0.0, workers)
+
+
+def _single_window_gradient(g, w, bias, dx, nbatch, groups, dilation, before, workers):
+    """input_gradient of one window, where its taps stand: a correlation of the weights, read where they lie, with g."""
+    summed = np.result_type(w.dtype, np.complex64) if dx.dtype.kind == "c" else w.dtype
+    batch, n, k = dx.shape[:nbatch], dx.shape[nbatch + 1:], w.shape[2:]
+    images, outputs = math.prod(batch), w.shape[0] // groups
+    factors = np.ascontiguousarray(g.reshape(images, groups, outputs).swapaxes(0, 1),
+                                   summed if g.dtype.kind == "c" else w.dtype)
+    sums = np.empty((groups * images, math.prod(w.shape[1:])), summed)
+    correlate(w.reshape(w.shape[0], -1), factors.reshape(-1, outputs, 1), None, sums, 0, groups, (1,), (1,), (0,),
+              (CONSTANT,), 0.0, workers)
+    sums = sums.reshape(groups, images, w.shape[1], *k).swapaxes(0, 1).reshape(*batch, groups * w.shape[1], *k)
+    if bias is not None:
+        sums += bias.reshape(-1, *(1,) * len(k))
+    taps, samples = [], []
+    for size, count, d, p in zip(n, k, dilation, before, strict=True):
+        start, stop = -(-p // d), max(min(count, (size - 1 + p) // d + 1), -(-p // d))
+        taps.append(slice(start, stop))
+        samples.append(slice(start * d - p, stop * d - p, d))
+    dx[(..., *samples)] = sums[(..., *taps)]
 
 
 def _exchanged(w, groups, taps):
