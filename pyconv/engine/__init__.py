@@ -168,6 +168,8 @@ def _correlate_complex(x, w, bias, out, nbatch, groups, stride, dilation, before
                        skip_zeros, fused, pairs, upscale):
     """A complex problem is one real problem for each part of the output, over both parts of the input as channels."""
     constant = complex(constant)
+    if constant.imag and x.dtype.kind != "c":
+        x = x.astype(np.result_type(x, np.complex64))
     settings = nbatch, groups, stride, dilation, before, boundary
     for part, out_part in enumerate((out.real, out.imag) if out.dtype.kind == "c" else (out,)):
         bias_part = None if bias is None else np.ascontiguousarray((bias.real, bias.imag)[part])
@@ -399,6 +401,8 @@ def weight_gradient(x, g, dw, nbatch, groups, stride, dilation, before, boundary
         _weight_gradient(x, g, dw, nbatch, groups, stride, dilation, before, boundary, constant, workers)
         return
     constant = complex(constant)
+    if constant.imag and x.dtype.kind != "c":
+        x = x.astype(np.result_type(x, np.complex64))
     real, imag = dw.real, dw.imag
     with np.errstate(invalid="ignore", over="ignore"):
         real[...] = products(x.real, g.real, constant.real)
