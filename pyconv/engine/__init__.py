@@ -28,6 +28,9 @@ Two plans cut a problem into units:
 All tiles add the products of one output in the same order into one accumulator (but for `pairs`, below), so the bits do
 not depend on the plan, the number of threads, the batch or the memory layout.
 
+The gradient of the input, which is the transposed convolution, is made of the same correlations: one for every residue
+modulo the stride (`input_gradient`).
+
 Deformable convolution (`deform.pyx`, which opens with its own picture) reads anywhere in an image, and so does make a
 padded copy of it, channels last; it samples into columns, a panel of pixels at a time, and ends in the same tiles.
 
