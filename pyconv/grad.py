@@ -313,8 +313,8 @@ def conv2d_input(input_size, weight, grad_output, stride=1, padding=0, dilation=
     Complex weights are conjugated, as in PyTorch. A NaN or infinity in grad_output spoils the samples whose sum it is
     part of, and no others; one in the weights may spoil more.
 
-    The taps that meet a sample are those of one residue modulo the stride. So this is one convolution of grad_output for
-    every residue, at stride 1, with these taps and input and output channels exchanged; no zeros are put between
+    The taps that meet a sample are those of one residue modulo the stride. So this is one convolution of grad_output
+    at stride 1 for every residue, with these taps, input and output channels exchanged; no zeros are put between
     anything. Accuracy is that of `conv2d`; what a border folds back counts as terms of the sum.
 
     Examples

@@ -444,11 +444,15 @@ _weight_gradient = _weight_gradient_stand_in
 
 def bias_gradient(g, nbatch, dtype):
     """The sums of g's channels over the batch and all positions: in float64, and rounded once to dtype, or in int64."""
-    batch, positions = math.prod(g.shape[:nbatch]), math.prod(g.shape[nbatch + 1:])
-    g = np.require(g, g.dtype.newbyteorder("="), "CA").reshape(batch, g.shape[nbatch], positions)
     summed = {"c": np.complex128, "f": np.float64}.get(g.dtype.kind, np.int64)
+    db = np.zeros(g.shape[nbatch], summed)
+    shape = len(db), math.prod(g.shape[nbatch + 1:])
     with np.errstate(invalid="ignore", over="ignore"):
-        return np.add.reduce(np.add.reduce(g, axis=2, dtype=summed), axis=0).astype(dtype)
+        for image in np.ndindex(g.shape[:nbatch]):
+            # NumPy's order of summation depends on strides: these are always the same ones.
+            channels = np.require(g[image], g.dtype.newbyteorder("="), "CA").reshape(shape)
+            db += np.add.reduce(channels, axis=1, dtype=summed)
+        return db.astype(dtype)
 
 
 def deform(x, offset, mask, w, bias, out, stride, dilation, before, workers):
