@@ -431,6 +431,9 @@ def shape(value, name):
     """A shape, as a tuple of ints."""
     if type(value) is tuple and all([type(n) is int and 0 <= n <= LARGEST for n in value]):
         return value
+    if isinstance(value, np.ndarray) and value.ndim > 1:
+        raise TypeError(f"{name} must be a shape, a tuple of integers, got an array of shape {value.shape}: pass its "
+                        ".shape")
     if isinstance(value, (str, bytes)) or not np.iterable(value):
         raise TypeError(f"{name} must be a shape, a tuple of integers, got {value!r} of type {type(value).__name__}")
     return tuple(integer(n, name, minimum=0, maximum=LARGEST) for n in value)
@@ -493,9 +496,14 @@ def _layer_axes(input, weight, ndim, names, function, channels, first):
                          f"the batch, got shape {input}{hint}")
 
 
+def _is_shape(name):
+    """Whether the argument of this name is the shape of an array, not an array."""
+    return name.endswith(("_size", "_shape"))
+
+
 def _with_axes(name, shape, count):
     """How to write an argument with axes of length 1 put before its own."""
-    if name.endswith(("_size", "_shape")):
+    if _is_shape(name):
         return f"{name}={(1,) * count + tuple(shape)}"
     return f"{name}[{', '.join(['None'] * count)}]"
 
@@ -541,7 +549,8 @@ def something_is_left(size, n, k, stride, sides, dilation):
 def gradient_shape(gradient, output, name, shapes):
     """That a gradient of shape `gradient` has the output's; `shapes` are what that follows from, by name."""
     if gradient != output:
-        given = " and ".join(f"{of} of shape {value}" for of, value in shapes.items())
+        given = " and ".join(f"{of} {value}" if _is_shape(of) else f"{of} of shape {value}"
+                             for of, value in shapes.items())
         raise ValueError(f"{name} must have the shape of the output, {output}, as it follows from {given} and the "
                          f"other settings, got {gradient}")
 
@@ -563,11 +572,11 @@ def matrices(x, k):
 def matrix_shape(shape, name, empty=True):
     if len(shape) != 2:
         hint = ""
-        if len(shape) > 2 and not name.endswith("_shape"):
+        if len(shape) > 2 and not _is_shape(name):
             index = ", ".join("0" * (len(shape) - 2))
             hint = (f"; for images with channels or batches use conv2d, for one 2-D image of these pass "
                     f"{name}[{index}]")
-        raise ValueError(f"{name} must be {'two numbers' if name.endswith('_shape') else 'a 2-D array'}, got shape "
+        raise ValueError(f"{name} must be {'two numbers' if _is_shape(name) else 'a 2-D array'}, got shape "
                          f"{shape}{hint}")
     if not empty and 0 in shape:
         raise ValueError(f"{name} must not be empty, got shape {shape}")

@@ -407,7 +407,7 @@ def _settle(ndim, input, weight, bias, input_dtype, weight_dtype, bias_dtype, st
             padding_mode, dtype, upscale=1, names=("input", "weight")):
     """The `_Layer` of these shapes (`input`, `weight`, `bias`), dtypes and settings; errors name the two arguments that
     the shapes are from."""
-    plain = type(stride) is type(padding) is type(dilation) is type(groups) is int and type(padding_mode) is str
+    plain = type(padding_mode) is str and _plain(stride, padding, dilation, groups)
     settle = _settle_once if plain else _settle_anew
     return settle(ndim, input, weight, bias, input_dtype, weight_dtype, bias_dtype, stride, padding, dilation, groups,
                   padding_mode, None if dtype is None else _check.result_dtype(dtype), upscale, names)
@@ -429,8 +429,14 @@ def _settle_anew(ndim, input, weight, bias, input_dtype, weight_dtype, bias_dtyp
                   *_result_dtypes(input_dtype, weight_dtype, bias_dtype, dtype))
 
 
-# Checked once for each combination: else the checks of a call take as long as a small image. Only called with plain
-# ints, since True or 1.0, which are refused, would pass for a 1 that was checked before.
+def _plain(*settings):
+    """Whether settings are ints, names and tuples of them: True or 1.0, which are refused, would pass for a 1 that was
+    checked before."""
+    return all([type(value) is int or type(value) is str or type(value) is tuple and _plain(*value)
+                for value in settings])
+
+
+# Checked once for each combination: else the checks of a call take as long as a small image.
 _settle_once = functools.lru_cache(maxsize=512)(_settle_anew)
 
 
@@ -502,8 +508,9 @@ def _correlation(x, w, shape, layer, out, workers):
 def _settle_transposed(ndim, input, weight, bias, input_dtype, weight_dtype, bias_dtype, stride, padding,
                        output_padding, groups, dilation, output_size, dtype, names=("input", "weight")):
     """`_settle` for a transposed convolution."""
-    plain = type(stride) is type(padding) is type(output_padding) is type(dilation) is type(groups) is int
-    settle = _settle_transposed_once if plain and output_size is None else _settle_transposed_anew
+    plain = (_plain(stride, padding, output_padding, groups, dilation)
+             and (output_size is None or _plain(output_size)))
+    settle = _settle_transposed_once if plain else _settle_transposed_anew
     return settle(ndim, input, weight, bias, input_dtype, weight_dtype, bias_dtype, stride, padding, output_padding,
                   groups, dilation, output_size, None if dtype is None else _check.result_dtype(dtype), names)
 

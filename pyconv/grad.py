@@ -284,8 +284,8 @@ def conv2d_input(input_size, weight, grad_output, stride=1, padding=0, dilation=
     stride, padding, dilation, groups, padding_mode
         As given to `pyconv.conv2d`: every form of padding, every boundary.
     dtype : dtype, optional
-        Of the result, and computed in. By default a floating grad_output's dtype decides; float16 is
-        computed in float32; integers are exact and give int64.
+        Of the result, and computed in. By default a floating grad_output's dtype decides; float16 is computed in
+        float32; integers are exact and give int64.
     out : ndarray, optional
         Filled and returned. It may overlap the other arrays.
     workers : int, optional
@@ -312,6 +312,10 @@ def conv2d_input(input_size, weight, grad_output, stride=1, padding=0, dilation=
     -----
     Complex weights are conjugated, as in PyTorch. A NaN or infinity in grad_output spoils the samples whose sum it is
     part of, and no others; one in the weights may spoil more.
+
+    The taps that meet a sample are those of one residue modulo the stride. So this is one convolution of grad_output
+    at stride 1 for every residue, with these taps, input and output channels exchanged; no zeros are put between
+    anything. Accuracy is that of `conv2d`; what a border folds back counts as terms of the sum.
 
     Examples
     --------
@@ -344,8 +348,8 @@ def conv2d_weight(input, weight_size, grad_output, stride=1, padding=0, dilation
     padding_value : number
         As given to `pyconv.conv2d`.
     dtype : dtype, optional
-        Of the result, and computed in. By default a floating input's dtype decides, and for an integer
-        one that of grad_output and it together; float16 is computed in float32; integers are exact and give int64.
+        Of the result, and computed in. By default a floating input's dtype decides, and an integer input gives
+        ``np.result_type`` of it and grad_output; float16 is computed in float32; integers are exact and give int64.
     out : ndarray, optional
         Filled and returned. It may overlap the other arrays.
     workers : int, optional

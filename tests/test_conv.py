@@ -133,6 +133,13 @@ def test_flipping_the_kernel_gives_strict_convolution():
     oracle.assert_same_values(pyconv.corr2d(x, k[::-1, ::-1], padding="full"), expected)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_a_complex_padding_value_around_a_real_image(method):
+    x, w = np.array([[1.0, 2]]), np.array([[[1j, 1, 2]]])
+    y = pyconv.conv1d(x, w, padding=1, padding_value=1j, method=method)
+    oracle.assert_same_values(y, [[-1 + 1 + 4, 1j + 2 + 2j]])
+
+
 # ------------------------------------------------------------------------------------------------
 # Everything together, drawn by Hypothesis
 

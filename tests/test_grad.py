@@ -119,6 +119,12 @@ def test_complex_gradients_conjugate_the_other_factor():
     assert (abs(pyconv.conv1d(x, w - 1e-3 * dw)) ** 2).sum() < (abs(y) ** 2).sum()
 
 
+def test_a_complex_padding_value_around_a_real_image():
+    x, g = np.array([[1.0, 2]]), np.array([[1 + 1j, 2]])
+    dw = grad.conv1d_weight(x, (1, 1, 3), g, padding=1, padding_value=1j)
+    oracle.assert_same_values(dw, [[[-1j * (1 + 1j) + 2, 1 + 1j + 4, 2 * (1 + 1j) - 2j]]])
+
+
 # ------------------------------------------------------------------------------------------------
 # Everything together, drawn by Hypothesis
 
@@ -534,6 +540,43 @@ def test_a_huge_gradient_of_the_wrong_shape_is_refused_at_once():
         grad.conv2d_input((1, 1, 8, 8), k, g)
     with pytest.raises(ValueError, match="grad_output"):
         grad.conv2d_weight(np.ones((1, 1, 8, 8), np.float32), k.shape, g)
+
+
+SPECIAL = [
+    # Windows side by side, with and without a rest of the image; a single one, also cut by the border and with taps
+    # beyond it; taps so far apart that no two windows read a sample.
+    ((2, 6, 12, 15), (8, 3, 3, 3), {"stride": 3, "groups": 2}),
+    ((2, 6, 14, 16), (8, 3, 3, 3), {"stride": 3, "groups": 2}),
+    ((2, 6, 5, 7), (8, 3, 5, 7), {"groups": 2}),
+    ((3, 4, 3, 4), (6, 2, 4, 3), {"groups": 2, "stride": 9, "padding": (2, 1), "dilation": (2, 2)}),
+    ((1, 2, 4, 4), (3, 2, 3, 3), {"padding": 9, "dilation": 9}),
+    ((1, 2, 4, 5), (3, 2, 3, 2), {"padding": ((40, 37), (23, 50)), "stride": (20, 7), "dilation": (30, 1)}),
+    ((2, 2, 9), (4, 1, 3), {"padding": 10**6, "stride": 2**16, "groups": 2}),
+    ((1, 1, 3, 4, 5), (2, 1, 3, 1, 2), {"padding": (7, 3, 11), "stride": (1, 2, 3), "dilation": (5, 1, 2)}),
+]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "complex64", "int64"])
+@pytest.mark.parametrize("case", SPECIAL, ids=map(larger_id, SPECIAL))
+def test_windows_apart_from_each_other(case, dtype, monkeypatch):
+    x_shape, w_shape, keywords = case
+    ndim = len(x_shape) - 2
+    how = {"stride": 1, "padding": 0, "dilation": 1, **keywords}
+    g_shape = CONV[ndim](np.ones(x_shape, np.float32), np.ones(w_shape, np.float32), **how).shape
+    w, g = nine(rng(), w_shape, dtype), nine(rng(1), g_shape, dtype)
+    for mode in ("zeros", "edge", "mirror", "symmetric", "wrap"):
+        # The sum over the patches that unfold takes, which knows where each of them is from.
+        blocks = g.reshape(g_shape[0], how.get("groups", 1), -1, math.prod(g_shape[2:]))
+        kernels = w.reshape(blocks.shape[1], blocks.shape[2], -1).conj()
+        columns = np.einsum("gok,ngol->ngkl", kernels, blocks).reshape(g_shape[0], -1, blocks.shape[-1])
+        geometry = {name: how[name] for name in ("stride", "padding", "dilation")}
+        expected = pyconv.fold(columns, x_shape[2:], w_shape[2:], padding_mode=mode, **geometry)
+        dx = CONV_INPUT[ndim](x_shape, w, g, padding_mode=mode, **how)
+        oracle.assert_same_values(dx, expected)
+        # A border too large for memory is folded back a few slices at a time.
+        with monkeypatch.context() as patch:
+            patch.setattr(pyconv.engine, "_SLAB_ELEMENTS", 50)
+            oracle.assert_same_bits(CONV_INPUT[ndim](x_shape, w, g, padding_mode=mode, **how), dx)
 
 
 # ------------------------------------------------------------------------------------------------

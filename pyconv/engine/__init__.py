@@ -177,6 +177,8 @@ def _correlate_complex(x, w, bias, out, nbatch, groups, stride, dilation, before
                        skip_zeros, fused, pairs, upscale):
     """A complex problem is one real problem for each part of the output, over both parts of the input as channels."""
     constant = complex(constant)
+    if constant.imag and x.dtype.kind != "c":
+        x = x.astype(np.result_type(x, np.complex64))
     settings = nbatch, groups, stride, dilation, before, boundary
     for part, out_part in enumerate((out.real, out.imag) if out.dtype.kind == "c" else (out,)):
         bias_part = None if bias is None else np.ascontiguousarray((bias.real, bias.imag)[part])
@@ -291,13 +293,16 @@ def _padded_gradient(g, w, bias, dx, nbatch, groups, stride, dilation, before, w
     """input_gradient under zero borders."""
     one, zero_border = (1,) * len(before), (CONSTANT,) * len(before)
     n, on, outputs, s = dx.shape[nbatch + 1:], g.shape[nbatch + 1:], w.shape[0] // groups, stride[-1]
-    every_sample, residues = _residues(before, n, w.shape[2:], on, stride, dilation)
+    complete, residues = _residues(before, n, w.shape[2:], on, stride, dilation)
     # Windows side by side: the residues differ in their output channels only, and are one correlation.
     blocks = (s > 1 and w.shape[2:] == stride == (s, s) and dilation == (1, 1) and before == (0, 0)
               and n[0] >= s * on[0] and n[1] >= s * on[1])
-    if outputs == 0 or not every_sample or blocks and n != (s * on[0], s * on[1]):
+    if outputs == 0 or not complete or blocks and n != (s * on[0], s * on[1]):
         dx[...] = 0 if bias is None else bias.reshape(-1, *one)
     if outputs == 0 or dx.size == 0:
+        return
+    if on == one:
+        _single_window_gradient(g, w, bias, dx, nbatch, groups, dilation, before, workers)
         return
     with _scratch_like(w) as scratch:
         if blocks:
@@ -308,6 +313,27 @@ def _padded_gradient(g, w, bias, dx, nbatch, groups, stride, dilation, before, w
         for samples, taps, step, padding in residues:
             weights = _exchanged(w, groups, taps, scratch, workers)
             correlate(g, weights, bias, dx[samples], nbatch, groups, one, step, padding, zero_border, 0.0, workers)
+
+
+def _single_window_gradient(g, w, bias, dx, nbatch, groups, dilation, before, workers):
+    """input_gradient of one window, where its taps stand: a correlation of the weights, read where they lie, with g."""
+    summed = np.result_type(w.dtype, np.complex64) if dx.dtype.kind == "c" else w.dtype
+    batch, n, k = dx.shape[:nbatch], dx.shape[nbatch + 1:], w.shape[2:]
+    images, outputs = math.prod(batch), w.shape[0] // groups
+    factors = np.ascontiguousarray(g.reshape(images, groups, outputs).swapaxes(0, 1),
+                                   summed if g.dtype.kind == "c" else w.dtype)
+    sums = np.empty((groups * images, math.prod(w.shape[1:])), summed)
+    correlate(w.reshape(w.shape[0], -1), factors.reshape(-1, outputs, 1), None, sums, 0, groups, (1,), (1,), (0,),
+              (CONSTANT,), 0.0, workers)
+    sums = sums.reshape(groups, images, w.shape[1], *k).swapaxes(0, 1).reshape(*batch, groups * w.shape[1], *k)
+    if bias is not None:
+        sums += bias.reshape(-1, *(1,) * len(k))
+    taps, samples = [], []
+    for size, count, d, p in zip(n, k, dilation, before, strict=True):
+        start, stop = -(-p // d), max(min(count, (size - 1 + p) // d + 1), -(-p // d))
+        taps.append(slice(start, stop))
+        samples.append(slice(start * d - p, stop * d - p, d))
+    dx[(..., *samples)] = sums[(..., *taps)]
 
 
 def _exchanged(w, groups, taps, scratch, workers):
@@ -411,6 +437,8 @@ def weight_gradient(x, g, dw, nbatch, groups, stride, dilation, before, boundary
         run(x, g, dw, nbatch, groups, stride, dilation, before, boundary, constant, workers)
         return
     constant = complex(constant)
+    if constant.imag and x.dtype.kind != "c":
+        x = x.astype(np.result_type(x, np.complex64))
     real, imag = dw.real, dw.imag
     with np.errstate(invalid="ignore", over="ignore"):
         real[...] = products(x.real, g.real, constant.real)
@@ -423,11 +451,15 @@ def weight_gradient(x, g, dw, nbatch, groups, stride, dilation, before, boundary
 
 def bias_gradient(g, nbatch, dtype):
     """The sums of g's channels over the batch and all positions: in float64, and rounded once to dtype, or in int64."""
-    batch, positions = math.prod(g.shape[:nbatch]), math.prod(g.shape[nbatch + 1:])
-    g = np.require(g, g.dtype.newbyteorder("="), "CA").reshape(batch, g.shape[nbatch], positions)
     summed = {"c": np.complex128, "f": np.float64}.get(g.dtype.kind, np.int64)
+    db = np.zeros(g.shape[nbatch], summed)
+    shape = len(db), math.prod(g.shape[nbatch + 1:])
     with np.errstate(invalid="ignore", over="ignore"):
-        return np.add.reduce(np.add.reduce(g, axis=2, dtype=summed), axis=0).astype(dtype)
+        for image in np.ndindex(g.shape[:nbatch]):
+            # NumPy's order of summation depends on strides: these are always the same ones.
+            channels = np.require(g[image], g.dtype.newbyteorder("="), "CA").reshape(shape)
+            db += np.add.reduce(channels, axis=1, dtype=summed)
+        return db.astype(dtype)
 
 
 def deform(x, offset, mask, w, bias, out, stride, dilation, before, workers):
