@@ -25,6 +25,7 @@ cdef enum:
     OWN_PHASES_FROM = 48             # output channels
     SUMS_BYTES = 1048576             # partial sums, where channels come in blocks
     SERIAL_BELOW = 200000            # multiply-adds: less than the start of a second thread costs
+    BRIEF = 1000000000               # multiply-adds: some 10 ms
 
 
 cdef struct ChannelPlan:

@@ -484,7 +484,7 @@ cdef int execute_units(Problem *p, RunUnit run_unit, const void *plan, int64_t u
     cdef Block workspace
     if units == 0:
         return 0
-    if multiply_adds(p) < SERIAL_BELOW:
+    if multiply_adds(p) < SERIAL_BELOW or multiply_adds(p) < BRIEF and monotonic_seconds() < alone_until:
         workers = 1
     if workers > units:
         workers = <int> units

@@ -4,9 +4,13 @@ cdef enum:
     NOTHING_HELD = -1                # what the first number of a thread's workspace is before its first unit
 
 
+cdef double alone_until = 0          # until then, brief calls use one thread: another program holds a core
+
+
 cdef struct Progress:
     int64_t next_unit, threads_done
     bint cancelled
+    double begun, entered            # when the call began, and when its calling thread took its first unit
     double last_poll
     void *caught                     # a list, for what ended it
 
@@ -17,7 +21,7 @@ ctypedef void (*RunUnit)(const void *, int64_t, char *, Progress *, bint) noexce
 
 cdef void begin(Progress *progress, void *caught) noexcept nogil:
     progress.cancelled = False
-    progress.last_poll = monotonic_seconds()
+    progress.begun = progress.last_poll = monotonic_seconds()
     progress.caught = caught
 
 
@@ -57,6 +61,8 @@ cdef void share_units(RunUnit run, const void *problem, int64_t units, char *wor
         take_units(run, problem, units, workspace, progress, True)
         return
     with parallel(num_threads=workers):
+        if threadid() == 0:
+            progress.entered = monotonic_seconds()
         take_units(run, problem, units, workspace + threadid() * size, progress, threadid() == 0)
         fetch_add(&progress.threads_done, 1)
         if threadid() == 0:
@@ -65,9 +71,17 @@ cdef void share_units(RunUnit run, const void *problem, int64_t units, char *wor
 
 cdef void await_threads(Progress *progress, int threads) noexcept nogil:
     """Wait for the others without holding the processor. OpenMP's own barrier spins: where another program keeps a
-    core busy, the thread that is waited for then gets none, and a call of 0.2 ms was seen to take 16 ms."""
-    cdef double started = monotonic_seconds()
+    core busy, the thread that is waited for then gets none, and a call of 0.2 ms was seen to take 16 ms.
+
+    Even so such a thread starts, or is ready for the next call, when the scheduler's slice ends, 4 to 8 ms later, and
+    there is no leaving it behind. So after waits that took longer than the work, the next calls do not try."""
+    global alone_until
+    cdef double started = monotonic_seconds(), waited = 0
     while read_counter(&progress.threads_done) < threads:
         go_on(progress, True)
-        if monotonic_seconds() - started > 1e-4:
+        waited = monotonic_seconds() - started
+        if waited > 1e-4:
             sleep_briefly()
+    waited += progress.entered - progress.begun
+    if waited > 1e-3 and waited > started - progress.entered:
+        alone_until = monotonic_seconds() + min(0.2, 20 * waited)
