@@ -399,8 +399,13 @@ def kernel_fits(n, k, sides, dilation):
                 f"dilation {d} spans {reach}, the input of size {size} with padding ({before}, {after}) "
                 f"has {size + before + after}; input {tuple(n)}, kernel {tuple(k)}; pass more padding or a smaller "
                 "kernel")
+    padded_samples(n, sides, "input")
+
+
+def padded_samples(n, sides, what):
+    """That `what`, of size n, has no more samples than can be counted when padded."""
     if math.prod(size + before + after for size, (before, after) in zip(n, sides, strict=True)) > LARGEST_PADDED:
-        raise ValueError(f"the padded input has more samples than 64-bit offsets reach: input {tuple(n)}, "
+        raise ValueError(f"the padded {what} has more samples than 64-bit offsets reach: {what} {tuple(n)}, "
                          f"padding {tuple(sides)}")
 
 
