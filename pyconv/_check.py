@@ -864,7 +864,7 @@ def layer_parameter(value, name, shape, dtype):
     value = layer_array(value, name, dtype)
     if value.shape != shape:
         raise ValueError(f"{name} must keep its shape, {shape}, got {value.shape}")
-    return value.astype(dtype, copy=False)
+    return value.astype(dtype, copy=not value.flags.writeable)
 
 
 def layer(value, i):
@@ -876,6 +876,22 @@ def layer(value, i):
         elif isinstance(value, type):
             hint = f"; {value.__name__} is a class, make one: {value.__name__}(...)"
         raise TypeError(f"layers must be callable and have backward, zero_grad and step, layer {i} is {value!r}{hint}")
+
+
+def different_layers(layers):
+    """Every call of a layer replaces the input that its backward goes by, so a layer has one place only."""
+    names = {}
+
+    def visit(layers, prefix):
+        for i, layer in enumerate(layers):
+            name = f"{prefix}{i}"
+            if names.setdefault(id(layer), name) != name:
+                raise ValueError(f"layers must be different objects, layer {name} is layer {names[id(layer)]} again, "
+                                 f"{layer!r}: a layer remembers one input for its backward, so make another one")
+            if hasattr(layer, "layers"):
+                visit(layer.layers, f"{name}.")
+
+    visit(layers, "")
 
 
 # ---- receptive fields ----
