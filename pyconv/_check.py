@@ -399,8 +399,13 @@ def kernel_fits(n, k, sides, dilation):
                 f"dilation {d} spans {reach}, the input of size {size} with padding ({before}, {after}) "
                 f"has {size + before + after}; input {tuple(n)}, kernel {tuple(k)}; pass more padding or a smaller "
                 "kernel")
+    padded_samples(n, sides, "input")
+
+
+def padded_samples(n, sides, what):
+    """That `what`, of size n, has no more samples than can be counted when padded."""
     if math.prod(size + before + after for size, (before, after) in zip(n, sides, strict=True)) > LARGEST_PADDED:
-        raise ValueError(f"the padded input has more samples than 64-bit offsets reach: input {tuple(n)}, "
+        raise ValueError(f"the padded {what} has more samples than 64-bit offsets reach: {what} {tuple(n)}, "
                          f"padding {tuple(sides)}")
 
 
@@ -868,7 +873,7 @@ def layer_parameter(value, name, shape, dtype):
     value = layer_array(value, name, dtype)
     if value.shape != shape:
         raise ValueError(f"{name} must keep its shape, {shape}, got {value.shape}")
-    return value.astype(dtype, copy=False)
+    return value.astype(dtype, copy=not value.flags.writeable)
 
 
 def layer(value, i):
@@ -880,6 +885,22 @@ def layer(value, i):
         elif isinstance(value, type):
             hint = f"; {value.__name__} is a class, make one: {value.__name__}(...)"
         raise TypeError(f"layers must be callable and have backward, zero_grad and step, layer {i} is {value!r}{hint}")
+
+
+def different_layers(layers):
+    """Every call of a layer replaces the input that its backward goes by, so a layer has one place only."""
+    names = {}
+
+    def visit(layers, prefix):
+        for i, layer in enumerate(layers):
+            name = f"{prefix}{i}"
+            if names.setdefault(id(layer), name) != name:
+                raise ValueError(f"layers must be different objects, layer {name} is layer {names[id(layer)]} again, "
+                                 f"{layer!r}: a layer remembers one input for its backward, so make another one")
+            if hasattr(layer, "layers"):
+                visit(layer.layers, f"{name}.")
+
+    visit(layers, "")
 
 
 # ---- receptive fields ----

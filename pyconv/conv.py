@@ -594,7 +594,8 @@ def _exact_integers(largest, non_negative, shape, result, out, compute, overflow
     refused = overflow in (None, "raise")
     mend = "pass" if overflow is None else "pass overflow='wrap' or 'saturate', or"
     if passes_64 and refused:
-        raise OverflowError(f"overflow: a sum could pass 2**63 (its bound is {largest}); {mend} dtype=float")
+        raise OverflowError(f"overflow: a sum could pass 2**63 (its bound is {largest}); {mend} dtype=float or "
+                            "arrays of floats")
     fits = not passes_64 and (
         target.kind not in "iu" or largest <= np.iinfo(target).max and (target.kind == "i" or non_negative))
     if fits or overflow == "wrap":

@@ -82,6 +82,7 @@ def transposed_size(n, k, stride, sides, output_padding, dilation, output_size=N
     extra = _check.output_padding(output_padding, output_size, smallest, stride, dilation)
     size = tuple(least + more for least, more in zip(smallest, extra, strict=True))
     _check.something_is_left(size, n, k, stride, sides, dilation)
+    _check.padded_samples(size, sides, "output")
     return size
 
 

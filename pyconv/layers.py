@@ -262,6 +262,8 @@ class Sequential:
     ------
     TypeError
         Where something among the layers is none.
+    ValueError
+        Where one object is there twice: its backward would go by the last input alone.
 
     Examples
     --------
@@ -278,6 +280,7 @@ class Sequential:
     def __init__(self, *layers):
         for i, layer in enumerate(layers):
             _check.layer(layer, i)
+        _check.different_layers(layers)
         self.layers = layers
 
     def __call__(self, x):

@@ -21,6 +21,7 @@ BLOCK = 2**20                        # samples of a padded block in float64, 8 M
 MATRIX_BLOCK = 2**19                 # elements of an unfolded one
 ROUNDOFF = 2.0**-53
 WELL_CONDITIONED = 1e6               # condition number below which a float32 kernel needs no sums in float64 but A's
+UNDERFLOW = 1e-30                    # size of a sum of products below which float32 may have lost some of them
 CONVENTIONS = ("correlate", "convolve")
 
 # A descent that chooses its own number of steps takes as many as shrink the slowest error to this, at most this many.
@@ -253,8 +254,9 @@ def fit_kernel(input: ArrayLike, target: ArrayLike, kernel_size: int | Sequence[
     dtype = setup.dtype if solve.condition < WELL_CONDITIONED else np.dtype(np.float64)
     # What is left of the target by no kernel at all: the right-hand side itself.
     right, right_bias, _ = _residual(pair, shift, None, None, dtype, workers)
-    if not np.isfinite(right).all():
-        pair, dtype = replace(pair, spoiled=True), np.dtype(np.float64)
+    finite = np.isfinite(right).all()
+    if not finite or dtype == np.float32 and abs(right).max(axis=2).min() < UNDERFLOW:
+        pair, dtype = pair if finite else replace(pair, spoiled=True), np.dtype(np.float64)
         right, right_bias, _ = _residual(pair, shift, None, None, dtype, workers)
     w, b = solve(right, right_bias)
     right, right_bias, loss = _residual(pair, shift, w, b, dtype, workers)
@@ -355,6 +357,7 @@ def learn_kernel(input: ArrayLike, target: ArrayLike, kernel_size: int | Sequenc
     setup = _Setup(input, target, kernel_size, padding, padding_mode, stride, dilation, groups, bias, convention,
                    channel_axis, where, None, dtype, workers)
     lr, steps, momentum = _check.descent_numbers(lr, steps, momentum)
+    allow_unstable, progress = _check.flag(allow_unstable, "allow_unstable"), _check.flag(progress, "progress")
     init, rng = _check.initial_kernel(init, rng, setup.kernel_shape)
     _check.callback_function(callback)
     pair = setup.pair
@@ -436,6 +439,7 @@ class _Setup:
         dilation = _check.per_axis(dilation, "dilation", 2, minimum=1)
         boundary = _check.layer_boundary(padding_mode)
         _check.one_of(convention, "convention", CONVENTIONS)
+        _check.flag(bias, "bias")
         self.dtype = _check.learning_dtype(dtype, x, t)
         self.workers = resolve_workers(workers)
         used = _check.pixel_weights(where, weights, t)
@@ -941,6 +945,9 @@ def _unstable(step, losses, lr, momentum, largest):
         f" with momentum {momentum:.4g}" if momentum else "")
     if lr > largest:
         return f"lr={lr:.4g} exceeds {limit}: {what}; {mend}"
+    if not math.isfinite(losses[-1]):
+        return (f"{what}, though lr={lr:.4g} does not exceed {limit}: the steps pass the largest number of the dtype; "
+                "scale the images, or pass dtype=np.float64")
     return f"{what}, though lr={lr:.4g} does not exceed {limit}: momentum overshoots at first; {mend}"
 
 

@@ -592,6 +592,27 @@ def test_dtype_is_the_computing_and_the_output_dtype():
     assert abs(y[0, 1] - 2**24) <= 2
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.complex64])
+def test_an_output_that_is_cropped_to_little_must_be_countable_before(run_python, dtype):
+    script = """
+import sys
+import numpy as np
+import pyconv
+x, w = np.ones((1, 1, 1, 1), sys.argv[1]), np.ones((1, 5, 2, 2), sys.argv[1])
+settings = {"padding": ((0, 2**43), (0, 2**58)), "dilation": (2**43 + 1, 2**58)}
+for call in (lambda: pyconv.conv_transpose2d(x, w, **settings),
+             lambda: pyconv.grad.conv_transpose2d_input(x.shape, w, np.ones((1, 5, 2, 1), x.dtype), **settings),
+             lambda: pyconv.grad.conv_transpose2d_weight(x, w.shape, np.ones((1, 5, 2, 1), x.dtype), **settings)):
+    try:
+        call()
+    except ValueError as error:
+        assert "padded output has more samples" in str(error), error
+    else:
+        raise AssertionError("took it")
+"""
+    run_python(script, np.dtype(dtype).name)
+
+
 def test_integers_that_overflow_are_an_error():
     x, w = np.array([[2**62, 2**62]]), np.array([[[1, 1]]])
     with pytest.raises(OverflowError, match="overflow"):

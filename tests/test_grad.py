@@ -1399,6 +1399,38 @@ def test_an_output_too_large_for_64_bits_is_refused():
         grad.conv2d_input((2**62, 2**62, 8, 9), W, G)
 
 
+@pytest.mark.parametrize("mode", PADDING_MODES)
+def test_no_output_channels_give_no_gradient(run_python, mode):
+    # (in a process of its own, since a division by no channels ends it)
+    script = """
+import sys
+import numpy as np
+from pyconv import grad
+dx = grad.conv2d_input((1, 3, 5, 5), np.zeros((0, 3, 3, 3)), np.zeros((1, 0, 5, 5)), 1, 1, padding_mode=sys.argv[1])
+assert dx.shape == (1, 3, 5, 5) and not dx.any()
+"""
+    run_python(script, mode)
+
+
+@pytest.mark.parametrize(("channels", "far"), [(12, 2**52), (11, 2**57), (11, 2**56)])
+def test_a_kernel_that_reaches_too_far_for_memory_is_refused(run_python, channels, far):
+    # The padded samples can be counted in 64 bits, the bytes of a workspace for them cannot.
+    script = """
+import sys
+import numpy as np
+from pyconv import grad
+channels, far = map(int, sys.argv[1:])
+x, g = np.ones((1, channels, 2, 1), np.float32), np.ones((1, 1, 1, 1), np.float32)
+try:
+    grad.conv2d_weight(x, (1, channels, 2, 3), g, 2, ((far // 2, far // 2), (0, 7)), (far, 3))
+except MemoryError as error:
+    assert "reaches too far" in str(error)
+else:
+    raise AssertionError("took it")
+"""
+    run_python(script, channels, far)
+
+
 def test_an_error_leaves_the_functions_usable():
     for _ in range(2):
         with pytest.raises(ValueError):

@@ -447,6 +447,24 @@ def test_sequential_refuses_what_is_no_layer(arguments, words):
         assert word in str(caught.value)
 
 
+def test_sequential_refuses_the_same_layer_twice():
+    # The second call would replace what the first place's backward needs: a wrong gradient, and of the right shape.
+    relu, layer = pyconv.ReLU(), pyconv.Conv2d(2, 2, 3, padding=1)
+    with pytest.raises(ValueError, match="layer 2 is layer 0 again, ReLU"):
+        pyconv.Sequential(relu, layer, relu)
+    with pytest.raises(ValueError, match="layer 1.1 is layer 0.0 again"):
+        pyconv.Sequential(pyconv.Sequential(layer), pyconv.Sequential(relu, layer))
+
+
+def test_a_read_only_weight_is_copied():
+    layer = pyconv.Conv2d(1, 1, 2)
+    layer.weight = np.broadcast_to(np.float32(1), (1, 1, 2, 2))
+    layer(np.ones((3, 3)))
+    layer.backward(np.ones((2, 2)))
+    layer.step(0.25)
+    assert layer.weight.tolist() == [[[[0, 0], [0, 0]]]]
+
+
 def test_relu_refuses_complex_numbers():
     with pytest.raises(TypeError, match="x must be real"):
         pyconv.ReLU()(np.ones(3) * 1j)

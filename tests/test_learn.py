@@ -662,6 +662,20 @@ def test_a_fit_prints_itself():
     assert len(str(fit_kernel(x, t, 5))) < 1500
 
 
+def test_images_whose_products_float32_cannot_hold():
+    x, w, t = random_pair(np.random.default_rng(19), (1, 2, 20, 22), (2, 2, 3, 3), np.float32)
+    for scale in map(np.float32, (1e-30, 1e30)):
+        fit = fit_kernel(x * scale, t * scale, 3)
+        assert fit.kernel.dtype == np.float32
+        np.testing.assert_allclose(fit.kernel, w, rtol=0, atol=1e-5)
+        with pytest.raises(ValueError, match="steps pass the largest number of the dtype.*dtype=np.float64"):
+            learn_kernel(x * scale, t * scale, 3)
+    # One output channel is enough to be looked at.
+    t[:, 1] *= np.float32(1e-20)
+    fit = fit_kernel(x * np.float32(1e-20), t, 3)
+    np.testing.assert_allclose(fit.kernel[1], w[1], rtol=0, atol=1e-5)
+
+
 IMAGE, EDGES = textbook(2, 3, 4, 5)
 BATCH, FEATURES = np.ones((2, 3, 8, 8)), np.ones((2, 4, 6, 6))
 
@@ -708,6 +722,7 @@ BATCH, FEATURES = np.ones((2, 3, 8, 8)), np.ones((2, 4, 6, 6))
         ((IMAGE, IMAGE, 3), {"where": IMAGE.cumsum(0) == 1}, ValueError, "that lies inside"),
         ((BATCH, FEATURES, 3), {"where": np.ones((2, 4, 6, 6), bool)}, ValueError, "the same for all channels"),
         ((IMAGE, EDGES, (1, 2)), {"workers": 0}, ValueError, "workers"),
+        ((IMAGE, EDGES, (1, 2)), {"bias": [0.5]}, TypeError, "bias must be True or False"),
         ((IMAGE * np.nan, EDGES, (1, 2)), {}, ValueError, "finite where"),
         ((IMAGE, EDGES + np.inf, (1, 2)), {}, ValueError, "finite where"),
     ],
@@ -752,6 +767,7 @@ def test_fit_kernel_refuses(more, error, words):
         ({"init": [[0, 0]], "rng": 0}, ValueError, "init and rng cannot both be given"),
         ({"rng": "dice"}, TypeError, "rng must be a seed or a numpy.random.Generator"),
         ({"callback": 3}, TypeError, "callback must be a function"),
+        ({"allow_unstable": "no"}, TypeError, "allow_unstable must be True or False"),
     ],
 )
 def test_learn_kernel_refuses(more, error, words):

@@ -225,7 +225,7 @@ def input_gradient(g, w, bias, dx, nbatch, groups, stride, dilation, before, bou
     nbatch, groups, stride, dilation, before, boundary, workers
         As in `correlate`.
     """
-    if all(code == CONSTANT for code in boundary):
+    if w.shape[0] == 0 or all(code == CONSTANT for code in boundary):
         _padded_gradient(g, w, bias, dx, nbatch, groups, stride, dilation, before, workers)
     elif dx.size:
         # A border is folded back in the dtype computed in, and rounded to dx's together with what it is added to.

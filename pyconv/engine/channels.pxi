@@ -195,6 +195,7 @@ cdef void consider_blocks(ChannelPlan *q, ChannelPlan *best) noexcept nogil:
 cdef bint plan_channels(ChannelPlan *q, Problem *p, int workers) noexcept nogil:
     """False: out of memory."""
     cdef ChannelPlan trial
+    cdef double planes               # in 64 bits the size could wrap around
     cdef int own
     memset(q, 0, sizeof(ChannelPlan))
     q.p = p
@@ -212,7 +213,8 @@ cdef bint plan_channels(ChannelPlan *q, Problem *p, int workers) noexcept nogil:
     for own in range(3 if p.O >= OWN_PHASES_FROM and q.n_taps > 1 else 1):
         trial.fy, trial.fx = trial.phases[2 * (own == 2)], trial.phases[2 * (own > 0) + 1]
         consider_blocks(&trial, q)
-    if q.c_block * q.channel * <double> sizeof(real) > LARGEST_WORKSPACE:
+    planes = <double> q.c_block * p.outer_taps * q.fy.count * q.fx.count
+    if planes * q.maps * q.band_rows * q.pitch * sizeof(real) > LARGEST_WORKSPACE:
         free_channels(q)
         return False
     if not table_taps(q):

@@ -40,12 +40,19 @@ cdef struct WeightPlan:
 cdef bint plan_weights(WeightPlan *q, Problem *p, int workers) noexcept nogil:
     """False: out of memory."""
     cdef int64_t taps = p.outer_taps * p.H.k * p.W.k, base, dots, i
+    cdef double band                 # in 64 bits the size could wrap around
     q.band.p = p
     q.band.n_taps = taps
     q.by_lanes = p.C >= DOTS_BELOW
     if q.by_lanes:
         plan_lanes(q)
     elif not plan_dots(q):
+        return False
+    if q.by_lanes:
+        band = (<double> p.outer_taps * q.lanes + LANES) * q.band_rows * q.band_cols
+    else:
+        band = <double> p.C * p.outer_taps * q.band.fy.count * q.band.fx.count * q.band.band_rows * q.band.pitch
+    if band * sizeof(real) > LARGEST_WORKSPACE:
         return False
     q.row_blocks, q.col_blocks = ceil_div(p.H.on, q.rows), ceil_div(p.W.on, q.cols)
     q.chunks = p.N * p.outer_size * q.row_blocks * q.col_blocks
@@ -79,7 +86,7 @@ cdef bint plan_weights(WeightPlan *q, Problem *p, int workers) noexcept nogil:
         dots = q.rows * round_up(q.cols, LANES)
         q.at_sums = q.at_gradient + round_up(sizeof(real) * q.o_block * dots, LINE)
     q.workspace = q.at_sums + round_up(sizeof(real) * q.o_block * q.slots * q.width, LINE)
-    return q.workspace < LARGEST_WORKSPACE
+    return True
 
 
 cdef void plan_lanes(WeightPlan *q) noexcept nogil:
