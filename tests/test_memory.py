@@ -176,3 +176,13 @@ def test_nothing_outside_the_arrays_is_touched(run_python):
     done = run_python(GUARDED, check=False)
     lines = done.stdout.splitlines()
     assert done.returncode == 0 and lines[-1] == "done", f"{done.returncode} at {lines[-1:]}\n{done.stderr}"
+
+
+def test_a_weight_gradient_takes_no_multiple_of_itself(run_python):
+    # As in a dense layer: the kernel is as large as the image, and many images are summed.
+    script = """
+x, g, dw = normal((32, 16, 64, 64)), normal((32, 128, 1, 1)), np.ones((128, 16, 64, 64), np.float32)
+print(growth(lambda: pyconv.grad.conv2d_weight(x, dw.shape, g, out=dw, workers=1)) - dw.nbytes / MB)
+assert abs(dw[3, 2, 1, 0] - (x[:, 2, 1, 0] * g[:, 3, 0, 0]).sum()) < 1e-4
+"""
+    assert float(run_python(MEASURE + script)) < 48

@@ -16,6 +16,7 @@ cdef enum:
     LANE_BYTES = 256                 # of the band, a position
     SPLITS = 8                       # as many units as this, where there are as many chunks
     DOT_SPLITS = 32
+    PARTS_BYTES = 33554432           # a dw for each split, all together
     DOTS_BELOW = 12                  # input channels of a group
 
 
@@ -57,7 +58,8 @@ cdef bint plan_weights(WeightPlan *q, Problem *p, int workers) noexcept nogil:
     q.row_blocks, q.col_blocks = ceil_div(p.H.on, q.rows), ceil_div(p.W.on, q.cols)
     q.chunks = p.N * p.outer_size * q.row_blocks * q.col_blocks
     base = p.groups * q.c_blocks
-    q.splits = max(1, min(q.chunks, (SPLITS if q.by_lanes else DOT_SPLITS) // base))
+    q.splits = min(q.chunks, (SPLITS if q.by_lanes else DOT_SPLITS) // base)
+    q.splits = max(1, min(q.splits, PARTS_BYTES // <int64_t> sizeof(real) // (p.groups * p.O * p.C * taps)))
     q.splits = ceil_div(q.chunks, ceil_div(q.chunks, q.splits))
     # How the output channels are shared out changes no sum, so it may depend on the threads.
     q.o_block = WEIGHT_SUMS_BYTES // (<int64_t> sizeof(real) * q.slots * q.width) // LARGEST_R * LARGEST_R
