@@ -115,7 +115,7 @@ cdef void plan_lanes(WeightPlan *q) noexcept nogil:
 cdef void cut_chunks(WeightPlan *q) noexcept nogil:
     """The largest chunks whose band fits."""
     cdef const Problem *p = q.band.p
-    cdef int64_t budget = CHUNK_BAND_BYTES // <int64_t> sizeof(real) // (p.outer_taps * q.lanes)
+    cdef int64_t budget = CHUNK_BAND_BYTES // <int64_t> sizeof(real) // (p.outer_taps * q.lanes), blocks
     q.cols, q.rows = p.W.on, 1
     size_lanes(q)
     while q.cols > LANES and (q.cols > CHUNK_COLUMNS or q.band_rows * q.band_cols > budget):
@@ -124,7 +124,10 @@ cdef void cut_chunks(WeightPlan *q) noexcept nogil:
     if q.cols == p.W.on:             # rows are one line of gradients only where they are whole
         q.rows = min(CHUNK_COLUMNS // q.cols, (budget // q.band_cols - (p.H.k - 1) * p.H.d - 1) // q.sy + 1)
         q.rows = max(1, min(q.rows, p.H.on))
-        q.rows = ceil_div(p.H.on, ceil_div(p.H.on, q.rows))
+        blocks = ceil_div(p.H.on, q.rows)
+        if blocks > 1 and p.N * p.outer_size * p.groups * q.c_blocks == 1:
+            blocks = min(p.H.on, round_up(blocks, 4))        # or a last one would find the other threads done
+        q.rows = ceil_div(p.H.on, blocks)
         size_lanes(q)
 
 
