@@ -135,6 +135,13 @@ cdef void consider_pieces(ChannelPlan *q, ChannelPlan *best, int64_t maps, int64
     cdef const Problem *p = q.p
     cdef int64_t pieces
     consider(q, best, maps, rows, cols, p.O)
+    if q.units % q.workers != 0 and q.units < 16 * q.workers:      # as many for each thread
+        if q.row_blocks > 1:
+            consider(q, best, maps, ceil_div(p.H.on, round_up(q.row_blocks, q.workers)), cols, p.O)
+        elif q.col_blocks > 1:
+            consider(q, best, maps, rows,
+                     round_up(ceil_div(p.W.on, round_up(q.col_blocks, q.workers)), LANES), p.O)
+    q.units = ceil_div(p.N * p.outer_size, maps) * p.groups * ceil_div(p.H.on, rows) * ceil_div(p.W.on, cols)
     if q.units >= 4 * q.workers or q.workers == 1:
         return
     pieces = ceil_div(q.workers, q.units)
