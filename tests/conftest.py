@@ -14,6 +14,9 @@ from hypothesis import HealthCheck, settings
 
 import pyconv
 
+# A shell that starts the tests in the background has them ignore Ctrl-C, which the programs they start would inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 settings.register_profile(
     "default",
     deadline=None,

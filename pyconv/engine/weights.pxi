@@ -18,6 +18,7 @@ cdef enum:
     DOT_SPLITS = 32
     PARTS_BYTES = 33554432           # a dw for each split, all together
     DOTS_BELOW = 12                  # input channels of a group
+    QUADS_FROM = 2048                # samples of a chunk, for kernel rows by fours
 
 
 cdef struct WeightPlan:
@@ -491,7 +492,7 @@ cdef void add_dots(const WeightPlan *q, const WeightUnit *u, char *workspace, re
             if u.o1 - o >= 4:
                 add_products(&FOUR_DOTS, g, u.g_channel, u.g_row, x, band.taps, taps, band.pitch * sizeof(real), u.rows,
                              u.cols, sums, q.slots * q.width)
-            elif p.H.s == 1 and p.H.k >= 4 and u.rows >= 24 * p.H.d:
+            elif p.H.s == 1 and p.H.k >= 4 and u.rows > 6 * p.H.d and u.rows * u.cols >= QUADS_FROM:
                 add_kernel_rows(q, u, g, x, sums)
             else:
                 add_products(&ONE_DOTS, g, u.g_channel, u.g_row, x, band.taps, taps, band.pitch * sizeof(real), u.rows,
