@@ -163,7 +163,7 @@ def main():
         "date": date,
         "python": platform.python_version(),
         "versions": {worker.library: worker.version for worker in workers},
-        "command": sys.argv[1:],
+        "command": [f"{name}={value}" for name, value in vars(args).items() if name not in ("json", "chart")],
     }
     say(", ".join(f"{name} {version}" for name, version in results["versions"].items()))
     say(f"{results['machine']}, {results['isa']}")
