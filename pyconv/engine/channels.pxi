@@ -133,18 +133,18 @@ cdef void consider(ChannelPlan *q, ChannelPlan *best, int64_t maps, int64_t rows
 cdef void consider_pieces(ChannelPlan *q, ChannelPlan *best, int64_t maps, int64_t rows, int64_t cols) noexcept nogil:
     """These blocks, and where there are too few for all threads, what they can be cut into."""
     cdef const Problem *p = q.p
-    cdef int64_t pieces
+    cdef int64_t pieces, units
     consider(q, best, maps, rows, cols, p.O)
-    if q.units % q.workers != 0 and q.units < 16 * q.workers:      # as many for each thread
+    units = q.units
+    if units % q.workers != 0 and units < 16 * q.workers:      # as many for each thread
         if q.row_blocks > 1:
             consider(q, best, maps, ceil_div(p.H.on, round_up(q.row_blocks, q.workers)), cols, p.O)
         elif q.col_blocks > 1:
             consider(q, best, maps, rows,
                      round_up(ceil_div(p.W.on, round_up(q.col_blocks, q.workers)), LANES), p.O)
-    q.units = ceil_div(p.N * p.outer_size, maps) * p.groups * ceil_div(p.H.on, rows) * ceil_div(p.W.on, cols)
-    if q.units >= 4 * q.workers or q.workers == 1:
+    if units >= 4 * q.workers or q.workers == 1:
         return
-    pieces = ceil_div(q.workers, q.units)
+    pieces = ceil_div(q.workers, units)
     while pieces <= 4 * q.workers:
         if p.O >= 2 * LARGEST_R:
             consider(q, best, maps, rows, cols, min(p.O, round_up(ceil_div(p.O, pieces), LARGEST_R)))
@@ -152,7 +152,7 @@ cdef void consider_pieces(ChannelPlan *q, ChannelPlan *best, int64_t maps, int64
             consider(q, best, ceil_div(maps, pieces), rows, cols, p.O)
         if rows >= 2 * pieces:
             consider(q, best, maps, ceil_div(rows, pieces), cols, p.O)
-        elif rows < 2 * pieces and cols >= 2 * LANES:
+        elif cols >= 2 * LANES:
             consider(q, best, maps, rows, min(cols, round_up(ceil_div(cols, pieces), LANES)), p.O)
         pieces *= 2
 

@@ -17,53 +17,19 @@ its share, and the caller adds them in order.
 """
 from cython.parallel cimport parallel, threadid
 from libc.math cimport INFINITY, NAN
-from libc.stdint cimport int32_t, int64_t, uintptr_t
-from libc.stdlib cimport free, malloc
+from libc.stdint cimport int32_t, int64_t, uint64_t
+from libc.stdlib cimport free
 from libc.string cimport memset
 cimport numpy as cnp
 
 cnp.import_array()
 
-cdef extern from "vector.h" nogil:
-    ctypedef double real             # in C: float or double
-    ctypedef double vec              # in C: a register of reals
-    vec vzero()
-    vec load_once(const char *)
-    void prefetch(const char *)
-    vec rounded_product(vec, real)
-    void transpose_square(vec *)
-    vec sum_each(vec *)
-    void copy_reals(real *, const real *, int64_t)
-    double monotonic_seconds()
-    int64_t fetch_add(int64_t *, int64_t)
-    int64_t read_counter(const int64_t *)
-    void sleep_briefly()
-    int team_size()
-    enum:
-        LANES "PYCONV_LANES"
-        PANEL "PYCONV_PANEL"
-        MAX_NV "PYCONV_MAX_NV"
-        LARGEST_R "PYCONV_MAX_R"
-        NV8 "PYCONV_NV8"
-        NV8_SHORT "PYCONV_NV8_SHORT"
-        NV4 "PYCONV_NV4"
-        NV4_SHORT "PYCONV_NV4_SHORT"
-        NV2 "PYCONV_NV2"
-        NV2_SHORT "PYCONV_NV2_SHORT"
-        NV1 "PYCONV_NV1"
-        NV1_SHORT "PYCONV_NV1_SHORT"
-        ROW_NV "PYCONV_ROW_NV"
-        ROW_NV_SHORT "PYCONV_ROW_NV_SHORT"
-        ROW_NV_SHORTER "PYCONV_ROW_NV_SHORTER"
-
-cdef extern from "Python.h":
-    int PyErr_CheckSignals() except -1
-
+include "vector.pxi"
+include "memory.pxi"
 include "tile.pxi"
 include "threads.pxi"
 
 cdef enum:
-    LINE = 64                        # bytes of a cache line
     COLUMN_BYTES = 262144            # a thread's columns: with the weights they feed they stay in a 1 MB L2
     IMAGES_BYTES = 16777216          # padded copies of several small images, made at once
     CHUNK = 16                       # channels of a backward unit: whole vectors at every level
@@ -542,17 +508,16 @@ cdef int execute(Problem *p, RunUnit run, int64_t units, int64_t images, int64_t
     cdef list caught = []
     cdef Progress progress
     cdef double size
-    cdef char *block = NULL
+    cdef Block block
     cdef char *workspace
     cdef int64_t n = 0, step
     if workers > units * images:
         workers = <int> (units * images)
-    size = <double> p.workspace * workers + <double> p.image * images_at_once * sizeof(real) + LINE
-    if size < LARGEST_WORKSPACE:
-        block = <char *> malloc(<size_t> size)
-    if block == NULL:
+    size = <double> p.workspace * workers + <double> p.image * images_at_once * sizeof(real)
+    if size >= LARGEST_WORKSPACE:
         raise MemoryError(f"no memory for the workspace of {size:.0f} bytes")
-    workspace = block + (LINE - <uintptr_t> block % LINE)   # else most vectors would lie in two lines
+    block = take_block(<int64_t> size)
+    workspace = block.start
     p.images = <real *> (workspace + p.workspace * workers)
     try:
         with nogil:
@@ -567,7 +532,7 @@ cdef int execute(Problem *p, RunUnit run, int64_t units, int64_t images, int64_t
                     share_units(run, p, step * units, workspace, p.workspace, workers, &progress)
                 n += step
     finally:
-        free(block)
+        give_back(block)
     if caught:
         raise caught[0]
     return 0

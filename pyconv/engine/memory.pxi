@@ -1,6 +1,9 @@
 # Workspaces, aligned to cache lines and kept from call to call: memory that is mapped anew costs a page fault for every
 # 4 KB, which took a quarter of the time of a gradient of 1 ms. Only called with the GIL held.
 
+cdef extern from "stdlib.h" nogil:
+    int posix_memalign(void **, size_t, size_t)
+
 cdef enum:
     LINE = 64                        # bytes of a cache line
     KEPT_BLOCKS = 4

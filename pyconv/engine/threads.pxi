@@ -1,5 +1,8 @@
 # Threads that take the units of a loop one after the other, as long as Ctrl-C does not end it.
 
+cdef extern from "Python.h":
+    int PyErr_CheckSignals() except -1
+
 cdef enum:
     NOTHING_HELD = -1                # what the first number of a thread's workspace is before its first unit
 
