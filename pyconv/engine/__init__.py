@@ -65,6 +65,7 @@ CONSTANT, EDGE, SYMMETRIC, MIRROR, WRAP = range(5)
 BOUNDARIES = {"constant": CONSTANT, "edge": EDGE, "symmetric": SYMMETRIC, "mirror": MIRROR, "wrap": WRAP}
 
 _LEVELS = ("baseline", "v3", "v4")
+_MOST_JOINED = 8                     # residues of an axis whose samples are written together
 _SLAB_ELEMENTS = 2**20               # of a border, as many of its slices as are folded back at a time
 
 
@@ -310,9 +311,39 @@ def _padded_gradient(g, w, bias, dx, nbatch, groups, stride, dilation, before, w
             correlate(g, weights, None if bias is None else bias.repeat(s * s), dx[..., :s * on[0], :s * on[1]], nbatch,
                       groups, one, one, (0, 0), zero_border, 0.0, workers, upscale=s)
             return
+        if s > 1 and w.shape[1] == 1 and _joined_gradient(g, w, bias, dx, nbatch, groups, stride, dilation, before,
+                                                          scratch, workers):
+            return
         for samples, taps, step, padding in residues:
             weights = _exchanged(w, groups, taps, scratch, workers)
             correlate(g, weights, bias, dx[samples], nbatch, groups, one, step, padding, zero_border, 0.0, workers)
+
+
+def _joined_gradient(g, w, bias, dx, nbatch, groups, stride, dilation, before, scratch, workers):
+    """_padded_gradient with one input channel a group: all residues along the last two axes in one pass, so that whole
+    rows are written. False, and nothing is done, where that does not serve."""
+    n, k, on = dx.shape[nbatch + 1:], w.shape[2:], g.shape[nbatch + 1:]
+    if "c" in (g.dtype.kind, w.dtype.kind, dx.dtype.kind):
+        return False
+    joined = [_joined_residues(*axis) for axis in zip(before, n, k, on, stride, dilation, strict=True)][-2:]
+    if None in joined:
+        return False
+    if not (dx.flags.aligned and dx.dtype.isnative):
+        return False
+    lead = len(n) - len(joined)
+    outer = [((...,), (...,), (), ())]
+    if lead:
+        _, outer = _residues(before[:lead], n[:lead], k[:lead], on[:lead], stride[:lead], dilation[:lead])
+    along_H = joined[0] if len(joined) == 2 else (1, ((0, 1, 1, 0),))
+    for samples, taps, step, padding in outer:
+        every = (slice(None),) * len(joined)
+        weights = (_exchanged(w, groups, (*taps, *every), scratch, workers) if lead
+                   else w.reshape(groups, w.shape[0] // groups, *k))
+        if not _kernels[w.dtype].correlate_residues(g, weights, bias, dx[(*samples, *every)], nbatch, groups,
+                                                    (*step, *(1,) * len(joined)), (*padding, *(0,) * len(joined)),
+                                                    along_H, joined[-1], workers):
+            return False
+    return True
 
 
 def _single_window_gradient(g, w, bias, dx, nbatch, groups, dilation, before, workers):
@@ -388,6 +419,21 @@ def _residues(first, n, kernel, on, stride, dilation):
                    for residues, size in zip(axes, n, strict=True))
     found = [tuple(zip(*residue, strict=True)) for residue in itertools.product(*axes)]
     return complete, [((..., *samples), (..., *taps), step, padding) for samples, taps, step, padding in found]
+
+
+@functools.lru_cache(maxsize=512)
+def _joined_residues(first, n, k, on, s, d):
+    """For each residue of an axis the first tap, the step down to the next one, how many there are, and the padding
+    before g; and the dilation of these taps in g. None where taps share no sample, or where residues are many."""
+    step = s // math.gcd(s, d)
+    d_g = d // math.gcd(s, d)
+    if s > _MOST_JOINED or d_g >= on:
+        return None
+    found = [(0, step, 0, 0)] * s
+    for samples, taps, _, padding in _residues_of_axis(first, n, k, on, s, d):
+        count = len(range(k)[taps])
+        found[samples.start] = taps.start, step, count, padding
+    return d_g, tuple(found)
 
 
 def _residues_of_axis(first, n, k, on, s, d):

@@ -254,6 +254,25 @@ PYCONV_INLINE void store_every_second(real *to, const real *from, int64_t n) {
 #define PYCONV_ZIP_SECOND 1, 3
 #endif
 
+/* n reals: a[0], b[0], a[1], b[1], ... */
+PYCONV_INLINE void store_pairs(real *to, const real *a, const real *b, int64_t n) {
+    for (; n >= 2 * PYCONV_LANES; n -= 2 * PYCONV_LANES) {
+        ((vec *)to)[0] = __builtin_shufflevector(*(const vec *)a, *(const vec *)b, PYCONV_ZIP_FIRST);
+        ((vec *)to)[1] = __builtin_shufflevector(*(const vec *)a, *(const vec *)b, PYCONV_ZIP_SECOND);
+        to += 2 * PYCONV_LANES;
+        a += PYCONV_LANES;
+        b += PYCONV_LANES;
+    }
+    if (n > 0) {
+        vec v = __builtin_shufflevector(*(const vec *)a, *(const vec *)b, PYCONV_ZIP_FIRST);
+        copy_reals(to, (const real *)&v, n < PYCONV_LANES ? n : PYCONV_LANES);
+    }
+    if (n > PYCONV_LANES) {
+        vec v = __builtin_shufflevector(*(const vec *)a, *(const vec *)b, PYCONV_ZIP_SECOND);
+        copy_reals(to + PYCONV_LANES, (const real *)&v, n - PYCONV_LANES);
+    }
+}
+
 /* Transpose a square of reals. A round takes the highest bit of the row's number to the end of the column's, and that
  * of the column's to the end of the row's; after log2(LANES) rounds they have changed places. */
 PYCONV_INLINE void transpose_square(vec *v) {

@@ -13,6 +13,7 @@ cdef extern from "vector.h" nogil:
     mask_vec lane_order(const int64_t *, int64_t)
     vec permuted(vec, mask_vec)
     void store_every_second(real *, const real *, int64_t)
+    void store_pairs(real *, const real *, const real *, int64_t)
     void transpose_square(vec *)
     vec sum_each(vec *)
     vec load_once(const char *)
