@@ -78,6 +78,7 @@ cdef int64_t shared_pitch(const Problem *p, const Phases *fx, int64_t needed) no
 cdef void lay_out(ChannelPlan *q) noexcept nogil:
     """The band's geometry, from the block's size."""
     cdef const Problem *p = q.p
+    cdef int64_t plane, channel, i
     q.needed = q.cols + q.fx.reach
     q.pitch = q.needed
     if q.cols == p.W.on and p.W.boundary == CONSTANT and q.fx.reach > 0:
@@ -91,6 +92,11 @@ cdef void lay_out(ChannelPlan *q) noexcept nogil:
     q.channel = q.plane * p.outer_taps * q.fy.count * q.fx.count
     if q.channel * sizeof(real) % 1024 == 0:
         q.channel += LINE // sizeof(real)
+    if q.cuts:
+        q.channel = 0
+        for i in range(q.cuts):
+            lay_out_cut(q, i, &plane, &channel)
+            q.channel = max(q.channel, channel)
     q.in_place = (q.n_taps == q.maps == 1 and p.source.plain and p.source.code == REAL_CODE
                   and p.W.x_step == sizeof(real) and p.W.s == 1 and p.W.before == 0 and p.W.on == p.W.n
                   and p.H.before == 0 and p.x_parts == 1 and p.H.on == 1 and p.H.n == 1 and p.n_outer == 0
@@ -98,6 +104,19 @@ cdef void lay_out(ChannelPlan *q) noexcept nogil:
     q.flat_x = (q.fx.reach == 0 and q.pitch == q.cols == p.W.on == p.W.n and p.W.s == 1 and p.H.s == 1
                 and p.W.boundary == CONSTANT and p.H.boundary == CONSTANT and p.source.plain
                 and p.source.code == REAL_CODE and p.W.x_step == sizeof(real) and p.H.x_step == p.W.n * p.W.x_step)
+
+
+cdef void lay_out_cut(const ChannelPlan *q, int64_t block, int64_t *plane, int64_t *channel) noexcept nogil:
+    """The reals of a plane and of a channel in the band of a block of columns with taps of its own."""
+    cdef const Problem *p = q.p
+    cdef int64_t begin, end
+    taps_inside(&p.W, q.cut[block], q.cut[block + 1] - 1, &begin, &end)
+    plane[0] = q.band_rows * (q.cut[block + 1] - q.cut[block])
+    if plane[0] * sizeof(real) % 1024 == 0:
+        plane[0] += LINE // sizeof(real)
+    channel[0] = plane[0] * p.H.k * (end - begin)
+    if channel[0] * sizeof(real) % 1024 == 0:
+        channel[0] += LINE // sizeof(real)
 
 
 cdef int64_t line_length(const ChannelPlan *q) noexcept nogil:
@@ -182,7 +201,7 @@ cdef void consider_pieces(ChannelPlan *q, ChannelPlan *best, int64_t maps, int64
 cdef void consider_blocks(ChannelPlan *q, ChannelPlan *best) noexcept nogil:
     """All block sizes whose band fits BAND_BYTES, with the phases that q has."""
     cdef const Problem *p = q.p
-    cdef int64_t planes = p.outer_taps * q.fy.count * q.fx.count
+    cdef int64_t planes = p.outer_taps * q.fy.count * q.fx.count, a_row
     cdef int64_t all_maps = min(p.N * p.outer_size, MOST_MAPS)
     cdef int64_t fewest = min(FEWEST_COLUMNS, all_maps * p.H.on * p.W.on)
     cdef int64_t pieces, cols, rows, maps, budget, most
@@ -194,9 +213,10 @@ cdef void consider_blocks(ChannelPlan *q, ChannelPlan *best) noexcept nogil:
             cols = widest_cut(q) if q.cuts else ceil_div(p.W.on, pieces)
             if pieces > 1:
                 cols = min(p.W.on, round_up(cols, LANES))
-            q.maps, q.rows, q.cols = 1, p.H.on, cols
+            q.maps, q.rows, q.cols = 1, 1 if q.cuts else p.H.on, cols
             lay_out(q)
-            rows = min(p.H.on, budget // q.pitch - q.fy.reach)
+            a_row = ceil_div(q.channel, planes) if q.cuts else q.pitch       # (cuts: of what is one row here)
+            rows = min(p.H.on, budget // a_row - q.fy.reach)
             if rows < 1:
                 continue
             rows = ceil_div(p.H.on, ceil_div(p.H.on, rows))
@@ -335,7 +355,7 @@ cdef int64_t widest_cut(const ChannelPlan *q) noexcept nogil:
 
 cdef bint table_taps(ChannelPlan *q) noexcept nogil:
     cdef const Problem *p = q.p
-    cdef int64_t kz, ky, kx, block, begin = 0, end = p.W.k
+    cdef int64_t kz, ky, kx, block, begin = 0, end = p.W.k, plane = q.plane, channel
     cdef int64_t *tap
     q.taps = <int64_t *> malloc(max(q.cuts, 1) * 2 * q.n_taps * sizeof(int64_t))
     if q.taps == NULL:
@@ -344,12 +364,16 @@ cdef bint table_taps(ChannelPlan *q) noexcept nogil:
         tap = q.taps + block * 2 * q.n_taps
         if q.cuts:
             taps_inside(&p.W, q.cut[block], q.cut[block + 1] - 1, &begin, &end)
+            lay_out_cut(q, block, &plane, &channel)
         for kz in range(p.outer_taps):
             for ky in range(p.H.k):
                 for kx in range(begin, end):
-                    tap[0] = sizeof(real) * (
-                        ((kz * q.fy.count + q.fy.of_tap[ky]) * q.fx.count + q.fx.of_tap[kx]) * q.plane
-                        + q.fy.shift[ky] * q.pitch + q.fx.shift[kx])
+                    if q.cuts:
+                        tap[0] = sizeof(real) * (ky * (end - begin) + kx - begin) * plane
+                    else:
+                        tap[0] = sizeof(real) * (
+                            ((kz * q.fy.count + q.fy.of_tap[ky]) * q.fx.count + q.fx.of_tap[kx]) * plane
+                            + q.fy.shift[ky] * q.pitch + q.fx.shift[kx])
                     tap[1] = (kz * p.H.k + ky) * p.W.k + kx
                     tap += 2
     return True
@@ -368,6 +392,7 @@ cdef struct ChannelUnit:
     int64_t channel                  # the group's first output channel, of all
     int64_t o0, o1                   # within the group
     int64_t x0, y0, rows, cols, pitch
+    int64_t plane, band_channel      # reals
     int64_t kx0, kx1                 # the kernel columns that it has
     const int64_t *taps              # and the table of these
     int64_t map_step                 # columns from map to map
@@ -383,7 +408,9 @@ cdef void place_columns(const ChannelPlan *q, ChannelUnit *u, int64_t block) noe
     cdef const Problem *p = q.p
     u.kx0, u.kx1 = 0, p.W.k
     u.taps = q.taps
+    u.plane, u.band_channel = q.plane, q.channel
     if q.cuts:
+        lay_out_cut(q, block, &u.plane, &u.band_channel)
         u.x0 = q.cut[block]
         u.cols = u.pitch = q.cut[block + 1] - u.x0
         taps_inside(&p.W, u.x0, u.x0 + u.cols - 1, &u.kx0, &u.kx1)
@@ -420,7 +447,7 @@ cdef void fill_channel_band(const ChannelPlan *q, const ChannelUnit *u, char *wo
     cdef int64_t c, kz, py, px, m, first
     for c in range(u.group * p.C + c0, u.group * p.C + c1):
         constant = p.constant[c % p.x_parts]
-        plane = <real *> (workspace + q.at_band) + (c - u.group * p.C - c0) * q.channel
+        plane = <real *> (workspace + q.at_band) + (c - u.group * p.C - c0) * u.band_channel
         for kz in range(p.outer_taps):
             for m in range(u.maps):
                 slices[m] = input_slice(p, (u.map + m) // p.outer_size, c, (u.map + m) % p.outer_size, kz)
@@ -428,7 +455,6 @@ cdef void fill_channel_band(const ChannelPlan *q, const ChannelUnit *u, char *wo
                 first = u.y0 * p.H.s + q.fy.residue[py] - p.H.before
                 for px in range(q.fx.count):
                     if q.cuts and not u.kx0 <= px < u.kx1:
-                        plane += q.plane
                         continue
                     band = plane
                     for m in range(u.maps):
@@ -438,7 +464,7 @@ cdef void fill_channel_band(const ChannelPlan *q, const ChannelUnit *u, char *wo
                         band += q.band_rows * u.pitch
                     if q.needed > q.pitch:
                         fill_constant(band, q.needed - q.pitch, constant)
-                    plane += q.plane
+                    plane += u.plane
 
 
 cdef void store_tile(const ChannelPlan *q, const ChannelUnit *u, int R, int64_t o, const real *sums, int64_t lds,
@@ -569,5 +595,5 @@ cdef void run_channel_unit(const void *plan, int64_t unit, char *workspace, Prog
             if q.c_blocks > 1 or held[0] != block:
                 fill_channel_band(q, &u, workspace, c0, c1)
                 held[0] = block
-            run_tiles(q, &u, workspace, workspace + q.at_band, q.channel * sizeof(real), c0, c1)
+            run_tiles(q, &u, workspace, workspace + q.at_band, u.band_channel * sizeof(real), c0, c1)
         c0 = c1

@@ -111,6 +111,17 @@ PYCONV_INLINE int all_finite(const real *p, int64_t n) {
     return rest == 0; /* infinity * 0 is NaN */
 }
 
+/* Some lanes of a vector: those whose bits are set. */
+#if defined(__AVX512F__)
+#if defined(PYCONV_F32)
+#define PYCONV_LOAD_SOME(m, p) _mm512_maskz_loadu_ps((__mmask16)(m), p)
+#define PYCONV_STORE_SOME(p, m, v) _mm512_mask_storeu_ps(p, (__mmask16)(m), (__m512)(v))
+#else
+#define PYCONV_LOAD_SOME(m, p) _mm512_maskz_loadu_pd((__mmask8)(m), p)
+#define PYCONV_STORE_SOME(p, m, v) _mm512_mask_storeu_pd(p, (__mmask8)(m), (__m512d)(v))
+#endif
+#endif
+
 /* memcpy for a few vectors or less, without a call. */
 PYCONV_INLINE void copy_reals(real *to, const real *from, int64_t n) {
     int64_t i = 0;
@@ -119,12 +130,17 @@ PYCONV_INLINE void copy_reals(real *to, const real *from, int64_t n) {
         if (i < n) *(vec *)(to + n - PYCONV_LANES) = *(const vec *)(from + n - PYCONV_LANES);
         return;
     }
+#if defined(__AVX512F__)
+    uint32_t lanes = (1u << n) - 1;
+    PYCONV_STORE_SOME(to, lanes, PYCONV_LOAD_SOME(lanes, from));
+#else
     for (int64_t half = PYCONV_LANES / 2; half > 0; half /= 2) {
         if (n & half) {
             for (int64_t j = 0; j < half; j++) to[i + j] = from[i + j];
             i += half;
         }
     }
+#endif
 }
 
 /* Every second real of 2 n, from the first: stride 2, by shuffles. Reads whole pairs of vectors where `beyond` lets it. */
@@ -219,11 +235,9 @@ PYCONV_INLINE void copy_masked(real *to, const real *from, const real *mask, int
 #if defined(PYCONV_F32)
 #define PYCONV_TWICE_FIRST 0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7
 #define PYCONV_TWICE_SECOND 8, 8, 9, 9, 10, 10, 11, 11, 12, 12, 13, 13, 14, 14, 15, 15
-#define PYCONV_STORE_SOME(p, m, v) _mm512_mask_storeu_ps(p, (__mmask16)(m), (__m512)(v))
 #else
 #define PYCONV_TWICE_FIRST 0, 0, 1, 1, 2, 2, 3, 3
 #define PYCONV_TWICE_SECOND 4, 4, 5, 5, 6, 6, 7, 7
-#define PYCONV_STORE_SOME(p, m, v) _mm512_mask_storeu_pd(p, (__mmask8)(m), (__m512d)(v))
 #endif
 PYCONV_INLINE void store_every_second(real *to, const real *from, int64_t n) {
     for (; n > 0; n -= PYCONV_LANES, to += 2 * PYCONV_LANES, from += PYCONV_LANES) {

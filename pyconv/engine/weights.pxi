@@ -518,7 +518,8 @@ cdef void add_dots(const WeightPlan *q, const WeightUnit *u, char *workspace, re
     cdef int64_t o = u.o0, c, taps = band.n_taps
     memset(&b, 0, <char *> &b.y - <char *> &b)
     b.map, b.maps = u.n * p.outer_size + u.z, 1
-    b.group, b.x0, b.y0, b.pitch = u.group, u.x0, u.y0, band.pitch
+    b.group, b.x0, b.y0 = u.group, u.x0, u.y0
+    b.pitch, b.plane, b.band_channel = band.pitch, band.plane, band.channel
     map_unit_columns(band, &b, workspace)
     fill_channel_band(band, &b, workspace, 0, p.C)
     while o < u.o1:
