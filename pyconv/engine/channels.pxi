@@ -314,8 +314,7 @@ cdef void taps_inside(const Axis *axis, int64_t first, int64_t last, int64_t *be
 
 
 cdef bint cut_columns(ChannelPlan *q) noexcept nogil:
-    """Cut the columns where a tap's true samples begin or end, but into no narrow pieces. False: that leaves out little.
-    """
+    """Cut columns where a tap's true samples begin or end, into no narrow pieces. False: that leaves out little."""
     cdef const Problem *p = q.p
     cdef int64_t x, left = 0, begin, end, previous_begin, previous_end
     q.cuts = 0

@@ -375,10 +375,10 @@ def correlate(cnp.ndarray x not None, cnp.ndarray w not None, cnp.ndarray bias, 
 def correlate_residues(cnp.ndarray x not None, cnp.ndarray w not None, cnp.ndarray bias, cnp.ndarray out not None,
                        int n_batch, int64_t groups, tuple dilation, tuple before, tuple along_H, tuple along_W,
                        int workers):
-    """The correlations, at unit stride, that make up a strided gradient of the input, all in one pass; one output channel
-    a group. Along H and W, which are the last two axes (or W alone), the samples of each residue modulo the stride have
-    some of the taps: (first, step, count, padding before) in along_H[1] and along_W[1], with the dilation of these taps
-    in along_H[0] and along_W[0]. `dilation` and `before` count for the axes before these.
+    """The correlations, at unit stride, that make up a strided gradient of the input, all in one pass; one output
+    channel a group. Along H and W, which are the last two axes (or W alone), the samples of each residue modulo the
+    stride have some of the taps: (first, step, count, padding before) in along_H[1] and along_W[1], with the dilation
+    of these taps in along_H[0] and along_W[0]. `dilation` and `before` count for the axes before these.
 
     Returns False, and nothing is done, where other ways are better."""
     cdef Problem p
@@ -417,8 +417,8 @@ def correlate_residues(cnp.ndarray x not None, cnp.ndarray w not None, cnp.ndarr
 
 
 cdef void join_residues(Axis *axis, const Residue *of, int64_t count, int64_t dilation) noexcept nogil:
-    """Make an axis of outputs one of positions, which holds a sample of each residue, under a kernel that reaches as far
-    as all of them together."""
+    """Make an axis of outputs one of positions, each with a sample of every residue, under a kernel that reaches as
+    far as all of them together."""
     cdef int64_t i, reach = 0
     cdef bint found = False
     axis.before = 0

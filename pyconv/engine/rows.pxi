@@ -4,6 +4,10 @@
 # A unit is (image, output channel, outer output, block of rows, block of columns), or several small images. A table
 # names each of its input rows, once for every input channel and outer tap. Away from the left and right border of wide
 # images the table points into the image itself, where that is reals without gaps; elsewhere into a band.
+#
+# A strided gradient of the input is one correlation for each residue modulo the stride. Here they run together: what is
+# a row and a column elsewhere is a position with H x W residues, each with a list of taps, and the residues' sums are
+# written into one another.
 
 cdef enum:
     TABLE_ROWS = 16384               # entries of a unit's table of input rows

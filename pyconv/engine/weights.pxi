@@ -6,6 +6,7 @@
 # by lanes   Vectors over input channels. The band is turned, channels last, so that a position's channels (and those
 #            of the next kernel columns, where they touch) are vectors, and the tile of tile.pxi multiplies them by the
 #            gradients of R output channels, one position after the other. Its sums lie kernel first, channels last.
+#            Positions where a tap reads nothing but zero padding are left out, if gradients are finite.
 # by dots    Few input channels: vectors over output columns, R gradients x T taps of dot products, lanes added at the
 #            end. Columns past a row's end are masked in both, since what the input holds there may be a NaN.
 
