@@ -197,6 +197,46 @@ def _correlate_complex(x, w, bias, out, nbatch, groups, stride, dilation, before
                  upscale)
 
 
+# F(m, r): m x m outputs at a time of r x r taps.
+WINOGRAD_VARIANTS = ((2, 3), (4, 3), (3, 3), (4, 4), (4, 5))
+
+
+def winograd_weights(w, groups, m, r, workers):
+    """The weights of `winograd`, transformed: a new array."""
+    blocks = -(-w.shape[2] // r) * -(-w.shape[3] // r)
+    u = np.empty((groups, (m + r - 1)**2, w.shape[0] // groups, w.shape[1] * blocks), w.dtype)
+    _kernels[w.dtype].winograd_weights(w, u, groups, m, r, workers)
+    return u
+
+
+def winograd(x, w, u, bias, out, nbatch, groups, before, boundary, constant, workers, m, r):
+    """`correlate` at stride and dilation 1 with two spatial axes, by F(m, r), and with one block of taps unless m == r.
+
+    Parameters
+    ----------
+    u : ndarray
+        What `winograd_weights` made of w, which is finite, float32 or float64.
+    m, r : int
+        One of `WINOGRAD_VARIANTS`.
+
+    Others as there. Outputs that are not finite are computed again as by `correlate`.
+    """
+    blocks = _kernels[w.dtype].winograd(x, w, u, bias, out, nbatch, groups, before, boundary, constant, workers, m, r)
+    channels, outputs = w.shape[1], w.shape[0] // groups
+    for n0, n1, group, o0, o1, y0, y1, x0, x1 in blocks:
+        from_, to = group * outputs + o0, group * outputs + o1
+        for n in range(n0, n1):
+            image = np.unravel_index(n, x.shape[:nbatch]) if nbatch else ()
+            block = out[(*image, slice(from_, to), slice(y0, y1), slice(x0, x1))]
+            wrong = ~np.isfinite(block)
+            if wrong.any():
+                direct = np.empty(block.shape, block.dtype)
+                correlate(x[(*image, slice(group * channels, (group + 1) * channels))], w[from_:to],
+                          None if bias is None else bias[from_:to], direct, 0, 1, (1, 1), (1, 1),
+                          (before[0] - y0, before[1] - x0), boundary, constant, workers)
+                np.copyto(block, direct, where=wrong)
+
+
 def source_index(positions, n, boundary):
     """The samples of an axis of length n that stand at `positions`, under a boundary other than CONSTANT."""
     if boundary == EDGE:

@@ -259,6 +259,7 @@ include "channels.pxi"
 include "rows.pxi"
 include "weights.pxi"
 include "exchange.pxi"
+include "winograd.pxi"
 
 
 # ---------------------------------------------------------------- the call from Python
