@@ -201,10 +201,19 @@ def _correlate_complex(x, w, bias, out, nbatch, groups, stride, dilation, before
 WINOGRAD_VARIANTS = ((2, 3), (4, 3), (3, 3), (4, 4), (4, 5))
 
 
-def winograd_weights(w, groups, m, r, workers):
-    """The weights of `winograd`, transformed: a new array."""
-    blocks = -(-w.shape[2] // r) * -(-w.shape[3] // r)
-    u = np.empty((groups, (m + r - 1)**2, w.shape[0] // groups, w.shape[1] * blocks), w.dtype)
+def winograd_size(w_shape, dtype, groups, m, r):
+    """The shape of `winograd_weights`: a plane a row, each an odd number of cache lines, so that neighbouring planes do
+    not compete for the same cache sets."""
+    outputs, channels, kh, kw = w_shape
+    line = 64 // np.dtype(dtype).itemsize
+    lines = -(-(outputs // groups * channels * -(-kh // r) * -(-kw // r)) // line)
+    return groups * (m + r - 1)**2, (lines + 1 - lines % 2) * line
+
+
+def winograd_weights(w, groups, m, r, workers, u=None):
+    """The weights of `winograd`, transformed: a new array, or `u`."""
+    if u is None:
+        u = np.empty(winograd_size(w.shape, w.dtype, groups, m, r), w.dtype)
     _kernels[w.dtype].winograd_weights(w, u, groups, m, r, workers)
     return u
 

@@ -28,9 +28,9 @@ cdef extern from "winograd.h" nogil:
         MAX_A "PYCONV_MAX_A"
 
 cdef enum:
-    PLANES_BYTES = 458752            # V, for a unit: half of a 1 MB L2, or so
-    WIDE_PLANES_BYTES = 4194304      # the same, where kernels of many blocks make up for its trips to the L3
-    SUMS_AT_ONCE_BYTES = 131072      # S, where V stays in the L2
+    PLANES_BYTES = 16777216          # V and S of all threads
+    LEAST_PLANES_BYTES = 1048576     # of a thread
+    ROW_PLANES_BYTES = 4194304       # the same, at most, with one output channel a group
     STORED_AT_ONCE = 8               # vectors of tiles
     LEAST_SPAN = 3                   # vectors
 
@@ -40,6 +40,7 @@ cdef struct WinogradPlan:
     const WinogradTransforms *f
     int64_t m, a, planes
     const real *u                    # transformed weights: group, plane, output channel, input channel, block
+    int64_t u_plane
     int64_t by, bx, blocks           # of the kernel
     int64_t tiles_y, tiles_x
     bint by_rows
@@ -47,7 +48,7 @@ cdef struct WinogradPlan:
     int64_t pitch, map_rows          # tiles from row to row, rows from image to image
     int64_t line                     # tiles from first to last
     int64_t span, spans              # tiles
-    int64_t o_block, o_blocks, o_chunk
+    int64_t o_block, o_blocks
     int64_t row_plane, v_line, v_plane, s_line
     int64_t *taps
     char *bad                        # units in which an output is not finite
@@ -62,11 +63,12 @@ cdef inline int64_t odd_lines(int64_t n) noexcept nogil:
     return (n + 1 - n % 2) * line
 
 
-cdef bint plan_winograd(WinogradPlan *q, Problem *p, const real *u, int m, int r, int workers) noexcept nogil:
+cdef bint plan_winograd(WinogradPlan *q, Problem *p, const real *u, int64_t u_plane, int m, int r,
+                        int workers) noexcept nogil:
     """False: out of memory."""
     cdef int64_t budget, reach, vectors, i
     memset(q, 0, sizeof(WinogradPlan))
-    q.p, q.u = p, u
+    q.p, q.u, q.u_plane = p, u, u_plane
     q.f = find_variant(m, r)
     q.m, q.a, q.planes = m, q.f.a, q.f.a * q.f.a
     q.by, q.bx = ceil_div(p.H.k, r), ceil_div(p.W.k, r)
@@ -80,8 +82,11 @@ cdef bint plan_winograd(WinogradPlan *q, Problem *p, const real *u, int m, int r
     q.taps = <int64_t *> malloc(q.blocks * sizeof(int64_t))
     if q.taps == NULL:
         return False
-    budget = max(PLANES_BYTES, min(WIDE_PLANES_BYTES, q.blocks * PLANES_BYTES // 4)) // <int64_t> sizeof(real)
-    budget = budget // (q.planes * p.C)
+    budget = max(PLANES_BYTES // workers, LEAST_PLANES_BYTES)
+    if q.by_rows:
+        budget = min(budget, ROW_PLANES_BYTES)
+    budget //= <int64_t> sizeof(real)
+    budget = budget // (q.planes * (p.C + p.O))
     if q.by_rows:
         size_rows(q, budget, workers)
     else:
@@ -94,17 +99,12 @@ cdef bint plan_winograd(WinogradPlan *q, Problem *p, const real *u, int m, int r
     q.v_plane = odd_lines(p.C * q.v_line + MAX_NV * LANES)
     q.s_line = odd_lines((vectors + ROW_NV) * LANES)
     q.row_plane = odd_lines((ceil_div(q.span + reach, q.pitch) + 2) * q.pitch + 4 * LANES)
-    q.o_chunk = max(LARGEST_R, SUMS_AT_ONCE_BYTES // <int64_t> sizeof(real) // (q.planes * q.s_line)
-                    // LARGEST_R * LARGEST_R)
-    if q.v_plane * q.planes * <int64_t> sizeof(real) > 2 * PLANES_BYTES:
-        q.o_chunk = q.o_block
-    q.o_chunk = min(q.o_chunk, q.o_block)
     q.at_map = LINE
     q.at_row = round_up(q.at_map + sizeof(ColumnMap) + ((q.pitch + 2) * m + r) * sizeof(int64_t), LINE)
     q.at_rows = q.at_row + round_up(((q.pitch + 2 * LANES) * m + 2 * LANES) * sizeof(real), LINE)
     q.at_planes = q.at_rows + q.planes * q.row_plane * sizeof(real)
     q.at_sums = q.at_planes + q.planes * q.v_plane * sizeof(real)
-    q.at_pixels = q.at_sums + q.o_chunk * q.planes * q.s_line * sizeof(real)
+    q.at_pixels = q.at_sums + q.o_block * q.planes * q.s_line * sizeof(real)
     q.at_table = q.at_pixels + m * m * STORED_AT_ONCE * sizeof(vec)
     q.workspace = q.at_table + (q.span // q.pitch + q.by + 8) * p.C * sizeof(void *)
     q.bad = <char *> malloc(q.units)
@@ -252,9 +252,8 @@ cdef void transform_input(const WinogradPlan *q, const WinogradUnit *u, char *wo
         f.columns(rows + u.first - first_row * q.pitch, q.row_plane, q.v_line // LANES, planes + c * q.v_line, q.v_plane)
 
 
-cdef void sum_channels(const WinogradPlan *q, const WinogradUnit *u, char *workspace, int64_t o0,
-                       int64_t o1) noexcept nogil:
-    """S of the output channels o0 to o1: in each plane, a convolution of V."""
+cdef void sum_channels(const WinogradPlan *q, const WinogradUnit *u, char *workspace) noexcept nogil:
+    """S: in each plane, a convolution of V."""
     cdef const Problem *p = q.p
     cdef const char *planes = workspace + q.at_planes
     cdef real *sums = <real *> (workspace + q.at_sums)
@@ -264,11 +263,11 @@ cdef void sum_channels(const WinogradPlan *q, const WinogradUnit *u, char *works
     cdef const real *w
     cdef int k, v
     for i in range(q.planes):
-        w = q.u + (u.group * q.planes + i) * p.O * ldw
-        o = o0
+        w = q.u + (u.group * q.planes + i) * q.u_plane
+        o = u.o0
         k = 0
-        while o < o1:
-            while CHANNEL_TILES[k].R > o1 - o or CHANNEL_TILES[k].R > LARGEST_R:
+        while o < u.o1:
+            while CHANNEL_TILES[k].R > u.o1 - o or CHANNEL_TILES[k].R > LARGEST_R:
                 k += 1
             tiles = &CHANNEL_TILES[k]
             at = 0
@@ -284,7 +283,7 @@ cdef void sum_channels(const WinogradPlan *q, const WinogradUnit *u, char *works
                     strips -= 1
                 tiles.run[v](planes + (i * q.v_plane + at * LANES) * sizeof(real), strips, q.taps, q.blocks, p.C,
                              q.v_line * sizeof(real), w + o * ldw, ldw, 0, NULL, False,
-                             sums + ((o - o0) * q.planes + i) * q.s_line + at * LANES, lds)
+                             sums + ((o - u.o0) * q.planes + i) * q.s_line + at * LANES, lds)
                 at += strips * tiles.NV[v]
             o += tiles.R
 
@@ -316,7 +315,7 @@ cdef void sum_rows(const WinogradPlan *q, const WinogradUnit *u, char *workspace
                     k += 1
                 n = (vectors - x) // ROW_WIDTHS[k] if k == 0 else 1
                 ROW_TILES[R][k](table, y, 1, p.C, in_rows, q.by, q.bx, sizeof(real),
-                                q.u + (u.group * q.planes + i) * p.C * q.blocks, NULL, True, x * sizeof(vec), n,
+                                q.u + (u.group * q.planes + i) * q.u_plane, NULL, True, x * sizeof(vec), n,
                                 sums + i * q.s_line + y * q.pitch + x * LANES, q.pitch)
                 x += n * ROW_WIDTHS[k]
             y += R
@@ -354,7 +353,7 @@ cdef void run_winograd_unit(const void *plan, int64_t unit, char *workspace, Pro
     cdef int64_t *held = <int64_t *> workspace       # whose V the workspace holds
     cdef real *pixels = <real *> (workspace + q.at_pixels)
     cdef const real *sums = <const real *> (workspace + q.at_sums)
-    cdef int64_t o0, o1, o, at, vectors = ceil_div(u.tiles, LANES), n
+    cdef int64_t o, at, n, vectors = ceil_div(u.tiles, LANES)
     cdef vec check = vzero()
     cdef real bias
     if held[0] == NOTHING_HELD:      # what lies between rows goes through the sums: it must not be NaN by chance
@@ -362,23 +361,19 @@ cdef void run_winograd_unit(const void *plan, int64_t unit, char *workspace, Pro
     if held[0] != unit // q.o_blocks:
         transform_input(q, &u, workspace)
         held[0] = unit // q.o_blocks
-    o0 = u.o0
-    while o0 < u.o1 and go_on(progress, calling):
-        o1 = min(u.o1, o0 + q.o_chunk)
-        if q.by_rows:
-            sum_rows(q, &u, workspace)
-        else:
-            sum_channels(q, &u, workspace, o0, o1)
-        for o in range(o0, o1):
-            bias = p.bias[u.group * p.O + o] if p.bias != NULL else <real> 0
-            at = 0
-            while at < vectors:
-                n = min(vectors - at, STORED_AT_ONCE)
-                q.f.back(sums + (o - o0) * q.planes * q.s_line + at * LANES, q.s_line, n, bias, pixels,
-                         q.m * STORED_AT_ONCE * LANES, &check)
-                store_pixels(q, &u, o, pixels, u.first + at * LANES, min(n * LANES, u.tiles - at * LANES))
-                at += n
-        o0 = o1
+    if q.by_rows:
+        sum_rows(q, &u, workspace)
+    else:
+        sum_channels(q, &u, workspace)
+    for o in range(u.o0, u.o1):
+        bias = p.bias[u.group * p.O + o] if p.bias != NULL else <real> 0
+        at = 0
+        while at < vectors:
+            n = min(vectors - at, STORED_AT_ONCE)
+            q.f.back(sums + (o - u.o0) * q.planes * q.s_line + at * LANES, q.s_line, n, bias, pixels,
+                     q.m * STORED_AT_ONCE * LANES, &check)
+            store_pixels(q, &u, o, pixels, u.first + at * LANES, min(n * LANES, u.tiles - at * LANES))
+            at += n
     q.bad[unit] = any_not_zero(&check)
 
 
@@ -424,17 +419,18 @@ cdef void transform_weights(const WinogradTransforms *f, const real *w, int64_t 
 
 
 def winograd_weights(cnp.ndarray w not None, cnp.ndarray u not None, int64_t groups, int m, int r, int workers):
-    """Fill u, (groups, a * a, O // groups, C // groups * blocks), from w, (O, C // groups, kh, kw), both C-contiguous."""
+    """Fill u, (groups * a * a, at least O // groups * C // groups * blocks), from w, (O, C // groups, kh, kw), both
+    C-contiguous."""
     cdef const WinogradTransforms *f = find_variant(m, r)
     cdef int64_t O = w.shape[0] // groups, C = w.shape[1], kh = w.shape[2], kw = w.shape[3]
-    cdef int64_t size = C * kh * kw, row = u.shape[3], planes = u.shape[1], o
+    cdef int64_t size = C * kh * kw, row = C * ceil_div(kh, r) * ceil_div(kw, r), plane = u.shape[1], o
     cdef const real *from_ = <const real *> cnp.PyArray_DATA(w)
     cdef real *to = <real *> cnp.PyArray_DATA(u)
-    if groups * O * row * planes < SERIAL_BELOW:
+    if groups * O * row * f.a * f.a < SERIAL_BELOW:
         workers = 1
     for o in prange(groups * O, num_threads=workers, schedule="static", nogil=True):
         transform_weights(f, from_ + o * size, kh, kw, C, (groups * O - o) * size,
-                          to + (o // O * planes * O + o % O) * row, O * row)
+                          to + o // O * f.a * f.a * plane + o % O * row, plane)
 
 
 def winograd(cnp.ndarray x not None, cnp.ndarray w not None, cnp.ndarray u not None, cnp.ndarray bias,
@@ -451,7 +447,7 @@ def winograd(cnp.ndarray x not None, cnp.ndarray w not None, cnp.ndarray u not N
     describe_problem(&p, x, w, out, n_batch, groups, one, one, before, boundary, constant, 0.0, 1, False, 1)
     p.bias = <const real *> cnp.PyArray_DATA(bias) if bias is not None else NULL
     p.fused = True
-    if not plan_winograd(&q, &p, <const real *> cnp.PyArray_DATA(u), m, r, workers):
+    if not plan_winograd(&q, &p, <const real *> cnp.PyArray_DATA(u), u.shape[1], m, r, workers):
         raise MemoryError("the workspace of this convolution does not fit in memory")
     try:
         execute_units(&p, run_winograd_unit, &q, q.units, q.workspace, workers)
