@@ -26,6 +26,7 @@ cdef extern from "winograd.h" nogil:
     int any_not_zero(const vec *)
     enum:
         MAX_A "PYCONV_MAX_A"
+        MAX_TAPS "PYCONV_MAX_TAPS"
 
 cdef enum:
     PLANES_BYTES = 16777216          # V and S of all threads
@@ -379,58 +380,67 @@ cdef void run_winograd_unit(const void *plan, int64_t unit, char *workspace, Pro
 
 # ---------------------------------------------------------------- weights
 
-cdef void transform_weights(const WinogradTransforms *f, const real *w, int64_t kh, int64_t kw, int64_t C, int64_t left,
-                            real *u, int64_t plane) noexcept nogil:
-    """The weights of one output channel; `left` reals from w on may be read."""
+cdef struct WeightTransform:
+    const WinogradTransforms *f
+    const real *w
+    real *u
+    int64_t O, C, kh, kw             # O and C: of one group
+    int64_t outputs                  # of all groups
+    int64_t plane                    # reals from plane to plane of u
+
+
+cdef void transform_weights(const void *plan, int64_t unit, char *workspace, Progress *progress,
+                            bint calling) noexcept nogil:
+    """The weights of one output channel, vectors of input channels at a time."""
+    cdef const WeightTransform *q = <const WeightTransform *> plan
+    cdef const WinogradTransforms *f = q.f
+    cdef int64_t size = q.kh * q.kw, by = ceil_div(q.kh, f.r), bx = ceil_div(q.kw, f.r), blocks = by * bx
+    cdef const real *w = q.w + unit * q.C * size
+    cdef real *u = q.u + unit // q.O * f.a * f.a * q.plane + unit % q.O * q.C * blocks
     cdef vec taps[LANES]
-    cdef vec g[25]
-    cdef real transformed[64 * LANES]
-    cdef int64_t c, ky, kx, i, j, k, n, b, by = ceil_div(kh, f.r), bx = ceil_div(kw, f.r), size = kh * kw, at
+    cdef vec g[MAX_TAPS]
+    cdef real transformed[MAX_A * MAX_A * LANES]
+    cdef int64_t left = (q.outputs - unit) * q.C * size          # reals from w on
+    cdef int64_t c = 0, ky, kx, i, j, k, n, b, at
     cdef bint turned
-    c = 0
-    while c < C:
-        turned = size <= LANES and (c + LANES - 1) * size + LANES <= left and c + LANES <= C
+    while c < q.C:
+        turned = size <= LANES and (c + LANES - 1) * size + LANES <= left and c + LANES <= q.C
         if turned:
             for i in range(LANES):
                 taps[i] = (<const vec *> (w + (c + i) * size))[0]
             transpose_square(taps)
-        for b in range(by * bx):
+        for b in range(blocks):
             ky, kx = b // bx * f.r, b % bx * f.r
             for i in range(f.r):
                 for j in range(f.r):
                     k = i * f.r + j
-                    at = (ky + i) * kw + kx + j
-                    if ky + i >= kh or kx + j >= kw:
-                        g[k] = vzero()
-                    elif turned:
+                    at = (ky + i) * q.kw + kx + j
+                    if turned and ky + i < q.kh and kx + j < q.kw:
                         g[k] = taps[at]
-                    else:
-                        g[k] = vzero()
-                        for n in range(min(LANES, C - c)):
+                        continue
+                    g[k] = vzero()
+                    if ky + i < q.kh and kx + j < q.kw:
+                        for n in range(min(LANES, q.C - c)):
                             (<real *> &g[k])[n] = w[(c + n) * size + at]
-            if by * bx == 1 and c + LANES <= C:
-                f.weights(g, u + c, plane)
-            else:
-                f.weights(g, transformed, LANES)
-                for i in range(f.a * f.a):
-                    for j in range(min(LANES, C - c)):
-                        u[i * plane + (c + j) * by * bx + b] = transformed[i * LANES + j]
+            if blocks == 1 and c + LANES <= q.C:
+                f.weights(g, u + c, q.plane)
+                continue
+            f.weights(g, transformed, LANES)
+            for i in range(f.a * f.a):
+                for j in range(min(LANES, q.C - c)):
+                    u[i * q.plane + (c + j) * blocks + b] = transformed[i * LANES + j]
         c += LANES
 
 
 def winograd_weights(cnp.ndarray w not None, cnp.ndarray u not None, int64_t groups, int m, int r, int workers):
     """Fill u, (groups * a * a, at least O // groups * C // groups * blocks), from w, (O, C // groups, kh, kw), both
     C-contiguous."""
-    cdef const WinogradTransforms *f = find_variant(m, r)
-    cdef int64_t O = w.shape[0] // groups, C = w.shape[1], kh = w.shape[2], kw = w.shape[3]
-    cdef int64_t size = C * kh * kw, row = C * ceil_div(kh, r) * ceil_div(kw, r), plane = u.shape[1], o
-    cdef const real *from_ = <const real *> cnp.PyArray_DATA(w)
-    cdef real *to = <real *> cnp.PyArray_DATA(u)
-    if groups * O * row * f.a * f.a < SERIAL_BELOW:
-        workers = 1
-    for o in prange(groups * O, num_threads=workers, schedule="static", nogil=True):
-        transform_weights(f, from_ + o * size, kh, kw, C, (groups * O - o) * size,
-                          to + o // O * f.a * f.a * plane + o % O * row, plane)
+    cdef WeightTransform q
+    q.f = find_variant(m, r)
+    q.w, q.u = <const real *> cnp.PyArray_DATA(w), <real *> cnp.PyArray_DATA(u)
+    q.outputs, q.O, q.C, q.kh, q.kw = w.shape[0], w.shape[0] // groups, w.shape[1], w.shape[2], w.shape[3]
+    q.plane = u.shape[1]
+    run_units(transform_weights, &q, q.outputs, 0, <double> cnp.PyArray_SIZE(u), workers)
 
 
 def winograd(cnp.ndarray x not None, cnp.ndarray w not None, cnp.ndarray u not None, cnp.ndarray bias,
