@@ -230,6 +230,11 @@ def winograd(x, w, u, bias, out, nbatch, groups, before, boundary, constant, wor
 
     Others as there. Outputs that are not finite are computed again as by `correlate`.
     """
+    if not (out.flags.aligned and out.dtype.isnative):
+        native = np.empty(out.shape, out.dtype.newbyteorder("="))
+        winograd(x, w, u, bias, native, nbatch, groups, before, boundary, constant, workers, m, r)
+        out[...] = native
+        return
     blocks = _kernels[w.dtype].winograd(x, w, u, bias, out, nbatch, groups, before, boundary, constant, workers, m, r)
     channels, outputs = w.shape[1], w.shape[0] // groups
     for n0, n1, group, o0, o1, y0, y1, x0, x1 in blocks:
