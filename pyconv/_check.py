@@ -330,6 +330,8 @@ LARGEST_PADDED = 2**61               # samples of a padded input, so that offset
 
 def workers(value, available, name="workers"):
     """A number of threads: at least 1 (more than 1024 are not used), or negative to count back from `available()`."""
+    if type(value) is int and 1 <= value <= 1024:
+        return value
     value = integer(value, name)
     if value == 0:
         raise ValueError(f"{name} must be at least 1, or negative to count back from all workers; got 0")

@@ -194,8 +194,8 @@ def plan_conv2d(input_shape, weight, bias=None, stride=1, padding=0, dilation=1,
     Returns
     -------
     Plan
-        Called as ``plan(x, out=None)``; with ``plan.input_gradient(dy)`` and ``plan.weight_gradient(x, dy)``. Printing it
-        shows why its method was chosen.
+        Called as ``plan(x, out=None)``; with ``plan.input_gradient(dy)`` and ``plan.weight_gradient(x, dy)``. Printing
+        it shows why its method was chosen.
 
     Raises
     ------
@@ -204,7 +204,8 @@ def plan_conv2d(input_shape, weight, bias=None, stride=1, padding=0, dilation=1,
 
     Notes
     -----
-    ``plan(x)`` has the bits of ``conv2d(x, weight, bias, ..., dtype=plan.dtype, method=plan.method)``.
+    ``plan(x)`` is ``conv2d(x, weight, bias, ..., dtype=plan.dtype, method=plan.method)``, its gradients are those of
+    `pyconv.grad` with ``dtype=plan.dtype``: bit for bit.
 
     Examples
     --------
@@ -231,7 +232,7 @@ def plan_conv2d(input_shape, weight, bias=None, stride=1, padding=0, dilation=1,
     _check.method(method, plan.METHODS, plan.obstacle, w.shape, layer.computed, layer.stride, layer.dilation)
     if workers is not None:
         resolve_workers(workers)
-    value = _check.constant(padding_value, layer.result.kind == "c") if layer.boundary == "constant" else 0
+    value = _padding_value(padding_value, layer)
     weights, biases = (None if a is None else _in_dtype(a, layer.computed, a) for a in (w, bias))    # copies
     return plan.Plan(shape, weights, biases, layer, value, method, workers)
 
@@ -413,15 +414,18 @@ def _convolve(ndim, input, weight, bias, stride, padding, dilation, groups, padd
     """conv{ndim}d; with `matrices`, input and weight are two 2-D arrays with the axes of one channel put before them,
     and `out` is 2-D; `upscale` (of conv2d) stores the result as pixel_shuffle arranges it."""
     x, w, bias = _layer_arrays(input, weight, bias)
-    shape, groups, stride, dilation, sides, boundary, nbatch, computed, result, choice, _ = _settle(
-        ndim, x.shape, w.shape, None if bias is None else bias.shape, x.dtype, w.dtype,
-        None if bias is None else bias.dtype, stride, padding, dilation, groups, padding_mode, dtype, upscale)
+    layer = _settle(ndim, x.shape, w.shape, None if bias is None else bias.shape, x.dtype, w.dtype,
+                    None if bias is None else bias.dtype, stride, padding, dilation, groups, padding_mode, dtype,
+                    upscale)
+    shape, groups, stride, dilation, sides, nbatch, before, boundary, brief, computed, result, choice, _ = layer
     if method != "auto":
         _check.method(method, plan.METHODS, plan.obstacle, w.shape, computed, stride, dilation)
         choice = plan.choose(x.shape[-ndim - 1:], w.shape, computed, stride, sides, dilation, groups, False, method)
-    _check.one_of(overflow, "overflow", _OVERFLOWS)
-    workers = resolve_workers(workers)
-    value = _check.constant(padding_value, result.kind == "c") if boundary == "constant" else 0
+    if overflow != "raise":
+        _check.one_of(overflow, "overflow", _OVERFLOWS)
+    workers = 1 if workers is None and brief else resolve_workers(workers)
+    value = _padding_value(padding_value, layer)
+    given = out
     if out is not None:
         _check.output_array(out, shape[1:] if matrices else shape, result)
         if np.may_share_memory(out, x):
@@ -429,13 +433,10 @@ def _convolve(ndim, input, weight, bias, stride, padding, dilation, groups, padd
         if matrices:
             out = out[None]
 
-    before = tuple([side[0] for side in sides])
-    boundary = (engine.BOUNDARIES[boundary],) * ndim
-
     def compute(computed, out):
         """The convolution in the dtype `computed`, stored into `out`."""
-        weights = _in_dtype(w, computed, out)
-        biases = None if bias is None else _in_dtype(bias, computed, out)
+        weights = _in_dtype(w, computed, given)
+        biases = None if bias is None else _in_dtype(bias, computed, given)
         if out.size == 0:
             return out
         if weights.shape[1] == 0:
@@ -461,6 +462,13 @@ def _convolve(ndim, input, weight, bias, stride, padding, dilation, groups, padd
     return compute(computed, np.empty(shape, result) if out is None else out)
 
 
+def _padding_value(value, layer):
+    """What stands beyond the borders of a layer's input, under a constant boundary."""
+    if layer.boundary[0] != engine.CONSTANT:
+        return 0
+    return value if type(value) is float else _check.constant(value, layer.result.kind == "c")
+
+
 def _layer_arrays(input, weight, bias):
     return (_check.numeric_array(input, "input"), _check.numeric_array(weight, "weight"),
             None if bias is None else _check.numeric_array(bias, "bias"))
@@ -474,8 +482,10 @@ class _Layer(NamedTuple):
     stride: tuple
     dilation: tuple
     sides: tuple                     # of padding: (before, after) an axis
-    boundary: str
     nbatch: int                      # axes of the batch: 1 or 0
+    before: tuple                    # of padding
+    boundary: tuple                  # one of the engine's codes an axis
+    brief: bool                      # no work for a second thread
     computed: np.dtype
     result: np.dtype
     choice: plan.Choice              # the method of the convolution
@@ -486,7 +496,8 @@ def _settle(ndim, input, weight, bias, input_dtype, weight_dtype, bias_dtype, st
             padding_mode, dtype, upscale=1, names=("input", "weight")):
     """The `_Layer` of these shapes (`input`, `weight`, `bias`), dtypes and settings; errors name the two arguments that
     the shapes are from."""
-    plain = type(padding_mode) is str and _plain(stride, padding, dilation, groups)
+    plain = (type(stride) is type(padding) is type(dilation) is type(groups) is int
+             or _plain(stride, padding, dilation, groups)) and type(padding_mode) is str
     settle = _settle_once if plain else _settle_anew
     return settle(ndim, input, weight, bias, input_dtype, weight_dtype, bias_dtype, stride, padding, dilation, groups,
                   padding_mode, None if dtype is None else _check.result_dtype(dtype), upscale, names)
@@ -504,15 +515,19 @@ def _settle_anew(ndim, input, weight, bias, input_dtype, weight_dtype, bias_dtyp
     _check.upscale_channels(weight, upscale)
     size = geometry.convolution_size(n, k, stride, sides, dilation)
     shape = _check.output_shape((*input[:-ndim - 1], weight[0] // upscale**2, *(upscale * on for on in size)))
-    computed, result = _result_dtypes(input_dtype, weight_dtype, bias_dtype, dtype)
-    choices = _choices(input[-ndim - 1:], weight, computed, stride, sides, dilation, groups, upscale)
-    return _Layer(shape, groups, stride, dilation, sides, boundary, len(input) - ndim - 1, computed, result, *choices)
+    return _layer(shape, input, (*input[:-ndim], *size), weight, groups, stride, dilation, sides, boundary,
+                  _result_dtypes(input_dtype, weight_dtype, bias_dtype, dtype), upscale)
 
 
-def _choices(sample, weight, computed, stride, sides, dilation, groups, upscale=1):
-    """How plain calls run a convolution of an image of shape `sample`, and its input gradient."""
-    settings = sample, weight, computed, stride, sides, dilation, groups
-    return (plan.choose(*settings, False, "auto" if upscale == 1 else "direct"), plan.choose_gradient(*settings))
+def _layer(shape, input, output, weight, groups, stride, dilation, sides, boundary, dtypes, upscale=1):
+    """A `_Layer` whose convolution takes `input` to `output` (shapes), and whose result has `shape`."""
+    ndim = len(sides)
+    settings = input[-ndim - 1:], weight, dtypes[0], stride, sides, dilation, groups
+    products = math.prod(output[:-ndim - 1]) * math.prod(output[-ndim:]) * math.prod(weight)
+    return _Layer(shape, groups, stride, dilation, sides, len(input) - ndim - 1,
+                  tuple([side[0] for side in sides]), (engine.BOUNDARIES[boundary],) * ndim,
+                  products < engine.SERIAL_BELOW, *dtypes,
+                  plan.choose(*settings, False, "auto" if upscale == 1 else "direct"), plan.choose_gradient(*settings))
 
 
 def _plain(*settings):
@@ -533,29 +548,30 @@ def _convolve_transposed(ndim, input, weight, bias, stride, padding, output_padd
     layer = _settle_transposed(ndim, x.shape, w.shape, None if bias is None else bias.shape, x.dtype, w.dtype,
                                None if bias is None else bias.dtype, stride, padding, output_padding, groups, dilation,
                                output_size, dtype)
-    return _adjoint(x, w, bias, layer.shape, layer, out, resolve_workers(workers))
+    return _adjoint(x, w, bias, layer.shape, layer, out, workers)
 
 
 def _adjoint(x, w, bias, shape, layer, out, workers, added=0):
     """The adjoint of a layer's convolution, at x, plus bias, into an `out` of `shape`: the transposed convolution, and
     the input gradient. `out` lacks the first `added` axes."""
+    workers = 1 if workers is None and layer.brief else resolve_workers(workers)
     target = out
     if out is not None:
         _check.output_array(out, shape[added:], layer.result)
         target = out[None] if added else out
         if np.may_share_memory(out, x):
             x = x.copy()
-    before = tuple([side[0] for side in layer.sides])
-    boundary = (engine.BOUNDARIES[layer.boundary],) * len(before)
+    given = out
 
     def compute(computed, out):
         """The adjoint in the dtype `computed`, stored into `out`."""
-        weights = _in_dtype(w, computed, out)
+        weights = _in_dtype(w, computed, given)
         variant = layer.gradient.variant
         if variant is not None and not np.isfinite(weights).all():
             variant = None
-        engine.input_gradient(x, weights, None if bias is None else _in_dtype(bias, computed, out), out, layer.nbatch,
-                              layer.groups, layer.stride, layer.dilation, before, boundary, workers, None, variant)
+        biases = None if bias is None else _in_dtype(bias, computed, given)
+        engine.input_gradient(x, weights, biases, out, layer.nbatch, layer.groups, layer.stride, layer.dilation,
+                              layer.before, layer.boundary, workers, None, variant)
         return out
 
     if layer.computed == _INT64:
@@ -563,7 +579,7 @@ def _adjoint(x, w, bias, shape, layer, out, workers, added=0):
         exchanged = w.reshape(layer.groups, outputs, *w.shape[1:]).swapaxes(1, 2)
         exchanged = exchanged.reshape(layer.groups * w.shape[1], outputs, *w.shape[2:])
         largest, non_negative = _largest_sum(x, exchanged, bias, 0)
-        largest *= _copies(shape[-len(before):], layer.sides, layer.boundary)
+        largest *= _copies(shape[-len(layer.sides):], layer.sides, layer.boundary[0])
         y = _exact_integers(largest, non_negative, shape, layer.result, target, compute)
     else:
         y = compute(layer.computed, np.empty(shape, layer.result) if out is None else target)
@@ -574,24 +590,24 @@ def _adjoint(x, w, bias, shape, layer, out, workers, added=0):
 
 def _correlation(x, w, shape, layer, out, workers):
     """A convolution of x whose settings are a layer's, under zero borders, into an `out` of `shape`."""
+    workers = 1 if workers is None and layer.brief else resolve_workers(workers)
+    given = out
     if out is not None:
         _check.output_array(out, shape, layer.result)
         if np.may_share_memory(out, x):
             x = x.copy()
-    before = tuple([side[0] for side in layer.sides])
-    boundary = (engine.CONSTANT,) * len(before)
 
     def compute(computed, out):
         """The convolution in the dtype `computed`, stored into `out`."""
-        weights = _in_dtype(w, computed, out)
+        weights = _in_dtype(w, computed, given)
         if weights.shape[1] == 0:
             out[...] = 0
         elif out.size and layer.choice.method == "winograd" and np.isfinite(weights).all():
-            plan.run_winograd(x, weights, None, None, out, layer.nbatch, layer.groups, before, boundary, 0.0, workers,
-                              layer.choice.variant)
+            plan.run_winograd(x, weights, None, None, out, layer.nbatch, layer.groups, layer.before, layer.boundary,
+                              0.0, workers, layer.choice.variant)
         elif out.size:
-            engine.correlate(x, weights, None, out, layer.nbatch, layer.groups, layer.stride, layer.dilation, before,
-                             boundary, 0.0, workers)
+            engine.correlate(x, weights, None, out, layer.nbatch, layer.groups, layer.stride, layer.dilation,
+                             layer.before, layer.boundary, 0.0, workers)
         return out
 
     if layer.computed == _INT64:
@@ -602,7 +618,8 @@ def _correlation(x, w, shape, layer, out, workers):
 def _settle_transposed(ndim, input, weight, bias, input_dtype, weight_dtype, bias_dtype, stride, padding,
                        output_padding, groups, dilation, output_size, dtype, names=("input", "weight")):
     """`_settle` for a transposed convolution."""
-    plain = (_plain(stride, padding, output_padding, groups, dilation)
+    plain = ((type(stride) is type(padding) is type(output_padding) is type(dilation) is type(groups) is int
+              or _plain(stride, padding, output_padding, groups, dilation))
              and (output_size is None or _plain(output_size)))
     settle = _settle_transposed_once if plain else _settle_transposed_anew
     return settle(ndim, input, weight, bias, input_dtype, weight_dtype, bias_dtype, stride, padding, output_padding,
@@ -618,10 +635,8 @@ def _settle_transposed_anew(ndim, input, weight, bias, input_dtype, weight_dtype
     sides = _check.padding_amounts(padding, ndim)
     size = geometry.transposed_size(n, k, stride, sides, output_padding, dilation, output_size)
     shape = _check.output_shape((*input[:-ndim - 1], groups * weight[1], *size))
-    computed, result = _result_dtypes(input_dtype, weight_dtype, bias_dtype, dtype)
-    choices = _choices(shape[-ndim - 1:], weight, computed, stride, sides, dilation, groups)
-    return _Layer(shape, groups, stride, dilation, sides, "constant", len(input) - ndim - 1, computed, result,
-                  *choices)
+    return _layer(shape, shape, input, weight, groups, stride, dilation, sides, "constant",
+                  _result_dtypes(input_dtype, weight_dtype, bias_dtype, dtype))
 
 
 _settle_transposed_once = functools.lru_cache(maxsize=512)(_settle_transposed_anew)
@@ -655,11 +670,13 @@ def _multiply(weights, patches, bias, out, nbatch, groups, workers):
 
 def _in_dtype(a, computed, out):
     """Weights or biases contiguous and in the computing dtype: its real one for real `a`, a copy where `out` is `a`."""
+    if out is None and a.dtype is computed and a.flags.c_contiguous and a.flags.aligned:
+        return a
     dtype = computed
     if a.dtype.kind != "c" and computed.kind == "c":
         dtype = np.dtype(computed.char.lower())
     a = np.ascontiguousarray(a, dtype=dtype)
-    return a.copy() if np.may_share_memory(a, out) or not a.flags.aligned else a
+    return a.copy() if not a.flags.aligned or out is not None and np.may_share_memory(a, out) else a
 
 
 def _result_dtypes(x, w, bias, wanted):
@@ -746,9 +763,9 @@ def _copies(n, sides, boundary):
     """How often a sample stands in the padded input at most."""
     copies = 1
     for size, (before, after) in zip(n, sides, strict=True):
-        if boundary == "edge":
+        if boundary == engine.EDGE:
             copies *= 1 + before + after if size == 1 else 1 + max(before, after)
-        elif boundary != "constant":
-            period = max(size - 1, 1) if boundary == "mirror" else max(size, 1)
+        elif boundary != engine.CONSTANT:
+            period = max(size - 1, 1) if boundary == engine.MIRROR else max(size, 1)
             copies *= 1 - (-before // period) - (-after // period)
     return copies

@@ -1,8 +1,8 @@
 """Which method a convolution runs by, why, and convolutions that are planned ahead.
 
-The choice follows from shapes, dtypes and settings alone, and never from batch size, threads or caches: these may change
-how the work is cut up, but not the bits of the result. Costs are cycles of one core for one image; only their ratios
-matter.
+The choice follows from shapes, dtypes and settings alone, and never from batch size, threads or caches: these may
+change how the work is cut up, but not the bits of the result. Costs are cycles of one core for one image; only their
+ratios matter.
 """
 import functools
 import math
@@ -56,7 +56,7 @@ def _winograd_variants(kernel):
 
     This list is all that the chooser knows of them: with it empty, everything is direct.
     """
-    if not hasattr(engine, "winograd"):
+    if engine.winograd is None:
         return ()
     return ((2, 3), (4, 3)) if kernel == (3, 3) else ((3, 3), (4, 4))
 
@@ -199,7 +199,7 @@ def _is_accurate(variant, weight, terms):
 
 
 def run_winograd(x, w, transformed, bias, out, nbatch, groups, before, boundary, value, workers, variant):
-    """`engine.correlate` at stride 1 by a variant of Winograd's method; `transformed` is None where it is not at hand."""
+    """`engine.correlate` by a variant of Winograd's method; `transformed` is None where weights are not prepared."""
     if transformed is None:
         transformed = engine.winograd_weights(w, groups, *variant, workers)
     engine.winograd(x, w, transformed, bias, out, nbatch, groups, before, boundary, value, workers, *variant)
@@ -208,8 +208,8 @@ def run_winograd(x, w, transformed, bias, out, nbatch, groups, before, boundary,
 class Plan:
     """A convolution planned ahead, as `plan_conv2d` returns it: weights and settings fixed, called with any batch.
 
-    It may be called from several threads at once, and pickled. It holds copies of the weights and the bias, and no other
-    array.
+    It may be called from several threads at once, and pickled. It holds copies of the weights and the bias, and no
+    other array.
 
     Attributes
     ----------
@@ -246,9 +246,10 @@ class Plan:
         self._sample, self._size = input_shape[-3:], layer.shape[-3:]
         self._weight, self._bias, self._computed = weight, bias, layer.computed
         self._groups, self._stride, self._dilation, self._value = layer.groups, layer.stride, layer.dilation, value
-        self._before = tuple(side[0] for side in layer.sides)
-        self._boundary = (engine.BOUNDARIES[layer.boundary],) * 2
+        self._before, self._boundary = layer.before, layer.boundary
         self._workers = workers
+        products = math.prod(self._size[1:]) * weight.size
+        self._brief = (engine.SERIAL_BELOW - 1) // products if products else 0       # images too few for two threads
         self._constant = weight.size == 0        # without input channels the output is the bias alone
         choice = choose(self._sample, weight.shape, layer.computed, layer.stride, layer.sides, layer.dilation,
                         layer.groups, True, method)
@@ -277,7 +278,7 @@ class Plan:
         self._prepare()
 
     def __call__(self, x, out=None):
-        """Convolve: what `pyconv.conv2d` with the same settings and ``dtype=plan.dtype`` returns, by this plan's method.
+        """Convolve: `pyconv.conv2d` with the same settings, ``dtype=plan.dtype`` and ``method=plan.method``.
 
         Parameters
         ----------
@@ -297,11 +298,15 @@ class Plan:
         TypeError
             Arguments of a wrong kind.
         """
-        x, batch = self._planned(x, self._sample, "x")
-        x, out = self._output(x, batch, self._size, out)
+        x = self._planned(x, self._sample, "x")
+        batch = x.shape[:-3]
+        if out is None:
+            out = np.empty(batch + self._size, self.dtype)
+        else:
+            x = self._apart(x, out, batch + self._size)
         if out.size == 0:
             return out
-        workers = resolve_workers(self._workers)
+        workers = self._threads(batch)
         if self._constant:
             out[...] = 0 if self._bias is None else self._bias.reshape(-1, 1, 1)
         elif self._variant is None:
@@ -331,12 +336,15 @@ class Plan:
         ValueError, TypeError
             As in a call.
         """
-        dy, batch = self._planned(dy, self._size, "dy")
-        dy, out = self._output(dy, batch, self._sample, out)
+        dy = self._planned(dy, self._size, "dy")
+        batch = dy.shape[:-3]
+        if out is None:
+            out = np.empty(batch + self._sample, self.dtype)
+        else:
+            dy = self._apart(dy, out, batch + self._sample)
         weight = self._weight if self._weight.dtype.kind != "c" else self._conjugate()
         engine.input_gradient(dy, weight, None, out, len(batch), self._groups, self._stride, self._dilation,
-                              self._before, self._boundary, resolve_workers(self._workers), self._kept,
-                              self._gradient_variant)
+                              self._before, self._boundary, self._threads(batch), self._kept, self._gradient_variant)
         return out
 
     def weight_gradient(self, x, dy, out=None):
@@ -359,15 +367,15 @@ class Plan:
         ValueError, TypeError
             As in a call; x and dy with different numbers of images.
         """
-        x, batch = self._planned(x, self._sample, "x")
-        dy, dy_batch = self._planned(dy, self._size, "dy")
-        _check.planned_batches(batch, dy_batch)
+        x, dy = self._planned(x, self._sample, "x"), self._planned(dy, self._size, "dy")
+        batch = x.shape[:-3]
+        _check.planned_batches(batch, dy.shape[:-3])
         shape = self._weight.shape
         if out is not None:
             _check.output_array(out, shape, self.dtype)
         dw = np.empty(shape, self._computed)
         engine.weight_gradient(x, dy, dw, len(batch), self._groups, self._stride, self._dilation, self._before,
-                               self._boundary, self._value, resolve_workers(self._workers))
+                               self._boundary, self._value, self._threads(batch))
         if out is None and dw.dtype == self.dtype:
             return dw
         with np.errstate(over="ignore"):
@@ -377,21 +385,25 @@ class Plan:
         return out
 
     def _planned(self, a, sample, name):
-        """(a as an array, its batch: (N,) or ())"""
+        """`a` as an array of one image of shape `sample`, or of a batch."""
         a = _check.numeric_array(a, name)
         shape = a.shape
         if shape[-3:] != sample or len(shape) > 4:
             _check.planned_shape(shape, sample, name)
         if a.dtype is not self.dtype:
             _check.planned_dtype(a.dtype, self.dtype, name)
-        return a, shape[:-3]
+        return a
 
-    def _output(self, a, batch, size, out):
-        """(a, or a copy where `out` overlaps it; what to fill)"""
-        if out is None:
-            return a, np.empty(batch + size, self.dtype)
-        _check.output_array(out, batch + size, self.dtype)
-        return a.copy() if np.may_share_memory(out, a) else a, out
+    def _apart(self, a, out, shape):
+        """`a`, or a copy where `out`, which must have this shape, overlaps it."""
+        _check.output_array(out, shape, self.dtype)
+        return a.copy() if np.may_share_memory(out, a) else a
+
+    def _threads(self, batch):
+        """How many a call on this batch may use: looking that up takes as long as a very small image."""
+        if self._workers is None and math.prod(batch) <= self._brief:
+            return 1
+        return resolve_workers(self._workers)
 
     def _conjugate(self):
         weight = self._kept.get("conjugate")
@@ -403,7 +415,7 @@ class Plan:
 
     @property
     def workspace_bytes(self):
-        workers = resolve_workers(self._workers)
+        workers = self._threads(self.input_shape[:-3])
         x, out = np.empty(self.input_shape, self._computed), np.empty(self.output_shape, self._computed)
         if out.size == 0 or self._constant:
             return 0
@@ -423,7 +435,8 @@ class Plan:
             note = "" if candidate.accurate else "  too inaccurate for method=\"auto\""
             lines.append(f"{mark} {_name(*candidate[:2]):16} {candidate.cycles / fastest:14.2f} {candidate.error:14.0f}"
                          f"{note}")
-        return "\n".join([*lines, "", "|y - exact| <= c * u * max(|x| * |w|), u the unit roundoff; times are estimates"])
+        lines += ["", "|y - exact| <= c * u * max(|x| * |w|), u the unit roundoff; times are estimates"]
+        return "\n".join(lines)
 
 
 def _name(method, variant):

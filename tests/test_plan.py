@@ -398,8 +398,8 @@ def disguised(monkeypatch):
         w = (u / 2).astype(w.dtype)
         engine.correlate(x, w, bias, out, nbatch, groups, one, one, before, boundary, constant, workers)
 
-    monkeypatch.setattr(engine, "winograd_weights", winograd_weights, raising=False)
-    monkeypatch.setattr(engine, "winograd", winograd, raising=False)
+    monkeypatch.setattr(engine, "winograd_weights", winograd_weights)
+    monkeypatch.setattr(engine, "winograd", winograd)
     forget_choices()
     yield calls
     forget_choices()

@@ -92,6 +92,7 @@ _kernels = {dtype: importlib.import_module(f"{__name__}._direct_{short}_{level}"
                                  (np.dtype(np.int64), "i64"))}
 _deform_kernels = {dtype: importlib.import_module(f"{__name__}._deform_{short}_{level}")
                    for dtype, short in ((np.dtype(np.float32), "f32"), (np.dtype(np.float64), "f64"))}
+SERIAL_BELOW = _kernels[np.dtype(np.float32)].serial_below()     # products: a second thread takes more than it gives
 _small = {dtype: kernels.small_corr2d for dtype, kernels in _kernels.items() if dtype.kind == "f"}
 
 
@@ -99,6 +100,11 @@ def small_corr2d(x, k, *settings):
     """corr2d of two small plain float32 or float64 arrays, or None: the general way is needed."""
     run = _small.get(x.dtype) if type(x) is np.ndarray else None
     return None if run is None else run(x, k, *settings)
+
+
+# winograd_weights(w, groups, m, r, workers) returns weights as transformed for winograd(x, w, u, bias, out, nbatch, groups,
+# before, boundary, constant, workers, m, r), which is `correlate` at stride and dilation 1. None: there is no kernel yet.
+winograd = winograd_weights = None
 
 
 def fma_gflops(dtype, workers):
@@ -209,7 +215,7 @@ def source_index(positions, n, boundary):
 
 
 def workspace_bytes(x, w, out, nbatch, groups, stride, dilation, before, boundary, workers):
-    """What `correlate` of such real arrays takes for itself, all its threads together; only shapes and strides count."""
+    """What `correlate` of such arrays takes for itself, all threads together; only w's elements are looked at."""
     return _kernels[w.real.dtype].correlate(x, w.real, None, out, nbatch, groups, stride, dilation, before, boundary,
                                             0.0, 0.0, 1, False, workers, False, True, 0, 1, False)
 
@@ -235,7 +241,7 @@ def input_gradient(g, w, bias, dx, nbatch, groups, stride, dilation, before, bou
     variant : (m, r), optional
         At stride and dilation 1, for outputs of more than one position along each axis: by `winograd`.
     """
-    if w.shape[0] == 0 or all(code == CONSTANT for code in boundary):
+    if w.shape[0] == 0 or boundary.count(CONSTANT) == len(boundary):
         _padded_gradient(g, w, bias, dx, nbatch, groups, stride, dilation, before, workers, kept, variant)
     elif dx.size:
         # A border is folded back in the dtype computed in, and rounded to dx's together with what it is added to.
@@ -497,11 +503,14 @@ def bias_gradient(g, nbatch, dtype):
     """The sums of g's channels over the batch and all positions: in float64, and rounded once to dtype, or in int64."""
     summed = {"c": np.complex128, "f": np.float64}.get(g.dtype.kind, np.int64)
     db = np.zeros(g.shape[nbatch], summed)
-    shape = len(db), math.prod(g.shape[nbatch + 1:])
+    batch, shape = g.shape[:nbatch], (len(db), math.prod(g.shape[nbatch + 1:]))
+    # NumPy's order of summation depends on strides: these are always the same ones.
+    if g.flags.c_contiguous and g.flags.aligned and g.dtype.isnative:
+        images = g.reshape(math.prod(batch), *shape)
+    else:
+        images = (np.require(g[i], g.dtype.newbyteorder("="), "CA").reshape(shape) for i in np.ndindex(batch))
     with np.errstate(invalid="ignore", over="ignore"):
-        for image in np.ndindex(g.shape[:nbatch]):
-            # NumPy's order of summation depends on strides: these are always the same ones.
-            channels = np.require(g[image], g.dtype.newbyteorder("="), "CA").reshape(shape)
+        for channels in images:
             db += np.add.reduce(channels, axis=1, dtype=summed)
         return db.astype(dtype)
 

@@ -454,6 +454,11 @@ cdef inline double multiply_adds(const Problem *p) noexcept nogil:
             * p.H.k * p.W.k)
 
 
+def serial_below():
+    """Calls of fewer multiply-adds than this use one thread."""
+    return SERIAL_BELOW
+
+
 def small_corr2d(x, k, stride, padding, dilation, padding_mode, padding_value, dtype, out, method, overflow, workers):
     """corr2d of two plain arrays that are soon done, without the full checks; None: something is not so plain.
 
