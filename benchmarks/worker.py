@@ -61,6 +61,10 @@ class Requests:
         wait_until_idle()
         return True
 
+    def workspace(self):
+        """What a call takes for itself in bytes, or None."""
+        return self.library.workspace(self.case, *self.case.arrays())
+
     def time(self, seconds):
         """The median time of one call, from calls that last ``seconds`` in all, at least one.
 

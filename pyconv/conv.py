@@ -420,7 +420,8 @@ def _convolve(ndim, input, weight, bias, stride, padding, dilation, groups, padd
     shape, groups, stride, dilation, sides, nbatch, before, boundary, brief, computed, result, choice, _ = layer
     if method != "auto":
         _check.method(method, plan.METHODS, plan.obstacle, w.shape, computed, stride, dilation)
-        choice = plan.choose(x.shape[-ndim - 1:], w.shape, computed, stride, sides, dilation, groups, False, method)
+        # The variant of Winograd's method is that of a plan, and so are the bits.
+        choice = plan.choose(x.shape[-ndim - 1:], w.shape, computed, stride, sides, dilation, groups, True, method)
     if overflow != "raise":
         _check.one_of(overflow, "overflow", _OVERFLOWS)
     workers = 1 if workers is None and brief else resolve_workers(workers)

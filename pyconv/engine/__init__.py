@@ -102,8 +102,8 @@ def small_corr2d(x, k, *settings):
     return None if run is None else run(x, k, *settings)
 
 
-# winograd_weights(w, groups, m, r, workers) returns weights as transformed for winograd(x, w, u, bias, out, nbatch, groups,
-# before, boundary, constant, workers, m, r), which is `correlate` at stride and dilation 1. None: there is no kernel yet.
+# winograd_weights(w, groups, m, r, workers) returns weights as transformed for winograd(x, w, u, bias, out, nbatch,
+# groups, before, boundary, constant, workers, m, r): `correlate` at stride and dilation 1. None: there is no kernel yet.
 winograd = winograd_weights = None
 
 
