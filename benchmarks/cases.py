@@ -1,5 +1,5 @@
-"""What is timed: the layers of shapes.txt, also planned ahead, their gradients, deformable layers, image filters, very small calls, and the
-memory test's cases."""
+"""What is timed: the layers of shapes.txt, also planned ahead, their gradients, deformable layers, image filters, very
+small calls, and the memory test's cases."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path

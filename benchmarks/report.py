@@ -6,8 +6,8 @@ MINE, REFERENCE = "pyconv", "pytorch"
 
 
 def record(case, threads, timings, fma_gflops, copy_bandwidth, workspace):
-    """A JSON object for a case: ``timings`` maps libraries to Timing objects, rates are in 1e9 a second; ``workspace`` is
-    pyconv's in bytes, or None."""
+    """A JSON object for a case: ``timings`` maps libraries to Timing objects, rates are in 1e9 a second,
+    ``workspace`` is pyconv's in bytes, or None."""
     mine = timings[MINE].seconds
     ratios = {library: timing.seconds / mine for library, timing in timings.items() if library != MINE}
     bound = max(case.flops / fma_gflops, case.nbytes / copy_bandwidth) / 1e9

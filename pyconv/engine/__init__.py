@@ -103,7 +103,7 @@ def small_corr2d(x, k, *settings):
 
 
 # winograd_weights(w, groups, m, r, workers) returns weights as transformed for winograd(x, w, u, bias, out, nbatch,
-# groups, before, boundary, constant, workers, m, r): `correlate` at stride and dilation 1. None: there is no kernel yet.
+# groups, before, boundary, constant, workers, m, r): `correlate` at stride and dilation 1. None: no kernel yet.
 winograd = winograd_weights = None
 
 
