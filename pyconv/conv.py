@@ -517,18 +517,17 @@ def _settle_anew(ndim, input, weight, bias, input_dtype, weight_dtype, bias_dtyp
     size = geometry.convolution_size(n, k, stride, sides, dilation)
     shape = _check.output_shape((*input[:-ndim - 1], weight[0] // upscale**2, *(upscale * on for on in size)))
     return _layer(shape, input, (*input[:-ndim], *size), weight, groups, stride, dilation, sides, boundary,
-                  _result_dtypes(input_dtype, weight_dtype, bias_dtype, dtype), upscale)
+                  _result_dtypes(input_dtype, weight_dtype, bias_dtype, dtype))
 
 
-def _layer(shape, input, output, weight, groups, stride, dilation, sides, boundary, dtypes, upscale=1):
+def _layer(shape, input, output, weight, groups, stride, dilation, sides, boundary, dtypes):
     """A `_Layer` whose convolution takes `input` to `output` (shapes), and whose result has `shape`."""
     ndim = len(sides)
     settings = input[-ndim - 1:], weight, dtypes[0], stride, sides, dilation, groups
     products = math.prod(output[:-ndim - 1]) * math.prod(output[-ndim:]) * math.prod(weight)
     return _Layer(shape, groups, stride, dilation, sides, len(input) - ndim - 1,
                   tuple([side[0] for side in sides]), (engine.BOUNDARIES[boundary],) * ndim,
-                  products < engine.SERIAL_BELOW, *dtypes,
-                  plan.choose(*settings, False, "auto" if upscale == 1 else "direct"), plan.choose_gradient(*settings))
+                  products < engine.SERIAL_BELOW, *dtypes, plan.choose(*settings), plan.choose_gradient(*settings))
 
 
 def _plain(*settings):

@@ -160,9 +160,10 @@ def test_out_is_filled_and_returned(layout):
 
 def test_out_may_overlap_the_input():
     weight = random(1, (3, 3, 3, 3), "f4")
-    planned = pyconv.plan_conv2d((3, 7, 8), weight, padding=1)
+    # So large that it is not read as a whole before the first sums are stored.
+    planned = pyconv.plan_conv2d((3, 300, 400), weight, padding=1)
     for function in (planned, planned.input_gradient):
-        memory = random(0, (4, 7, 8), "f4")
+        memory = random(0, (4, 300, 400), "f4")
         x = memory[:3]
         expected = function(x.copy())
         assert np.shares_memory(function(x, out=memory[1:]), x)
@@ -235,11 +236,10 @@ def test_the_number_of_threads_is_that_of_the_time_of_the_call(threads):
 
 
 def test_a_pickled_plan_is_the_same_plan():
-    x, weight = random(0, (2, 3, 7, 8), "f4"), random(1, (4, 3, 3, 3), "f4")
-    planned = pyconv.plan_conv2d(x.shape, weight, random(2, (4,), "f4"), padding=1, padding_mode="wrap")
+    x, weight = random(0, (2, 8, 7, 8), "f4"), random(1, (16, 8, 3, 3), "f4")
+    planned = pyconv.plan_conv2d(x.shape, weight, random(2, (16,), "f4"), padding=1, padding_mode="wrap")
     y = planned(x)
     dx, dw = planned.input_gradient(y), planned.weight_gradient(x, y)
-    # One way in another process, too: a plan that has run holds nothing that cannot be written.
     copy = pickle.loads(pickle.dumps(planned))
     assert (str(copy), repr(copy)) == (str(planned), repr(planned))
     for _ in range(2):
@@ -247,7 +247,7 @@ def test_a_pickled_plan_is_the_same_plan():
         oracle.assert_same_bits(copy.input_gradient(y), dx)
         oracle.assert_same_bits(copy.weight_gradient(x, y), dw)
     # What is kept for gradients is not written.
-    assert len(pickle.dumps(planned)) < 2 * weight.nbytes + 2000
+    assert len(pickle.dumps(planned)) < 1.5 * weight.nbytes + 2000
 
 
 def test_gradients_keep_exchanged_weights(monkeypatch):
@@ -499,6 +499,7 @@ def test_weights_that_are_not_finite_are_direct(always):
     pyconv.conv2d(x, weight)
     grad.conv2d_input(x.shape, weight, y)
     pyconv.conv_transpose2d(y, weight)
+    grad.conv_transpose2d_input(y.shape, weight, x)
     assert not always["runs"]
     pyconv.conv2d(x, weight, method="winograd")
     assert always["runs"]
