@@ -19,7 +19,8 @@ METHODS = ("auto", "direct", "im2col", "winograd")
 _VECTOR_BYTES = 64
 _VECTORS_A_CYCLE = 2
 _CYCLES_A_CALL = 1500                # Winograd: to set up and to go through its stages
-_TILES_OVERHEAD = 1.07               # direct: the multiply-adds between rows, and what the loops cost
+_TILES_OVERHEAD = 1.07               # multiply-adds between rows, and what the loops cost
+_ROWS_OVERHEAD = 3                   # direct, one output channel a group: what the loops cost, in kernel columns
 _BYTES_A_CYCLE = 8                   # that reach a core from where images and many weights lie
 _CYCLES_A_COPY = 4                   # a vector into the band
 _CYCLES_A_TRANSFORM = 16             # Winograd: a vector of one plane, of input or output tiles
@@ -102,7 +103,7 @@ def choose(sample, weight, dtype, stride, sides, dilation, groups, prepared=Fals
     size = tuple((n + before + after - d * (k - 1) - 1) // s + 1
                  for n, (before, after), k, s, d in zip(sample[1:], sides, kernel, stride, dilation, strict=True))
     terms = weight[1] * math.prod(kernel)
-    direct = Candidate("direct", None, _direct_cycles(sample, weight, dtype, size), terms + 2, True)
+    direct = Candidate("direct", None, _direct_cycles(sample, weight, dtype, size, groups), terms + 2, True)
     im2col = direct._replace(method="im2col", cycles=direct.cycles + _im2col_cycles(sample, weight, dtype, size))
     why_not = obstacle(weight, dtype, stride, dilation)
     winograd = [] if why_not else [
@@ -156,11 +157,17 @@ def _memory_cycles(sample, weight, dtype, size):
     return (math.prod(sample) + weight[0] * math.prod(size) + math.prod(weight)) * dtype.itemsize / _BYTES_A_CYCLE
 
 
-def _direct_cycles(sample, weight, dtype, size):
-    vectors = weight[0] * math.prod(size) * math.prod(weight[1:]) / _lanes(dtype)
-    copies = math.prod(sample) / _lanes(dtype) if weight[1] > 1 else 0
-    return max(vectors / _VECTORS_A_CYCLE * _TILES_OVERHEAD + copies * _CYCLES_A_COPY,
-               _memory_cycles(sample, weight, dtype, size))
+def _direct_cycles(sample, weight, dtype, size, groups):
+    """With 16 channels or more a group, calls took 0.75 to 1.35 times as long, two thirds of them within 5%
+    (benchmarks/estimates.py, on the machine of docs/design.md)."""
+    lanes = _lanes(dtype)
+    if weight[0] == groups:
+        vectors = math.prod(size[:-1]) * -(-size[-1] // lanes) * math.prod(weight)
+        multiply = vectors / _VECTORS_A_CYCLE * (1 + _ROWS_OVERHEAD / weight[-1])
+    else:
+        multiply = math.prod(size) * math.prod(weight) / lanes / _VECTORS_A_CYCLE * _TILES_OVERHEAD
+        multiply += math.prod(sample) / lanes * _CYCLES_A_COPY
+    return max(multiply, _memory_cycles(sample, weight, dtype, size))
 
 
 def _im2col_cycles(sample, weight, dtype, size):
@@ -215,6 +222,8 @@ class Plan:
     ----------
     method : str
         ``"direct"`` or ``"winograd"``.
+    variant : (int, int) or None
+        Of Winograd's method: outputs a tile and taps a block of the kernel, along each axis.
     reason : str
         Why this one.
     candidates : tuple
@@ -258,15 +267,15 @@ class Plan:
             self._gradient_variant = None
             if choice.method == "winograd" and method == "auto":
                 choice = choice._replace(method="direct", variant=None, reason="its weights are not all finite")
-        self.method, self._variant, self.reason, self.candidates = choice
+        self.method, self.variant, self.reason, self.candidates = choice
         self._prepare()
 
     def _prepare(self):
         # What gradients need is made when one is first asked for: by two threads at once perhaps, to the same end.
         self._kept = {}
         self._transformed = None
-        if self._variant is not None:
-            self._transformed = engine.winograd_weights(self._weight, self._groups, *self._variant,
+        if self.variant is not None:
+            self._transformed = engine.winograd_weights(self._weight, self._groups, *self.variant,
                                                         resolve_workers(self._workers))
 
     def __getstate__(self):
@@ -309,12 +318,12 @@ class Plan:
         workers = self._threads(batch)
         if self._constant:
             out[...] = 0 if self._bias is None else self._bias.reshape(-1, 1, 1)
-        elif self._variant is None:
+        elif self.variant is None:
             engine.correlate(x, self._weight, self._bias, out, len(batch), self._groups, self._stride, self._dilation,
                              self._before, self._boundary, self._value, workers)
         else:
             run_winograd(x, self._weight, self._transformed, self._bias, out, len(batch), self._groups, self._before,
-                         self._boundary, self._value, workers, self._variant)
+                         self._boundary, self._value, workers, self.variant)
         return out
 
     def input_gradient(self, dy, out=None):
@@ -425,13 +434,13 @@ class Plan:
     def __repr__(self):
         kernel = "x".join(map(str, self._weight.shape[2:]))
         return (f"<Plan conv2d {self.input_shape} to {self.output_shape}, {kernel}, {self.dtype}: "
-                f"{_name(self.method, self._variant)}>")
+                f"{_name(self.method, self.variant)}>")
 
     def __str__(self):
         fastest = min(candidate.cycles for candidate in self.candidates)
         lines = [f"{self.method}: {self.reason}", "", f"  {'method':16} {'time, relative':>14} {'error bound c':>14}"]
         for candidate in self.candidates:
-            mark = "*" if candidate[:2] == (self.method, self._variant) else " "
+            mark = "*" if candidate[:2] == (self.method, self.variant) else " "
             note = "" if candidate.accurate else "  too inaccurate for method=\"auto\""
             lines.append(f"{mark} {_name(*candidate[:2]):16} {candidate.cycles / fastest:14.2f} {candidate.error:14.0f}"
                          f"{note}")
