@@ -428,6 +428,9 @@ class Plan:
         x, out = np.empty(self.input_shape, self._computed), np.empty(self.output_shape, self._computed)
         if out.size == 0 or self._constant:
             return 0
+        if self.variant is not None:
+            return engine.winograd_workspace_bytes(x, self._weight, self._transformed, out, x.ndim - 3, self._groups,
+                                                   self._before, self._boundary, workers, *self.variant)
         return engine.workspace_bytes(x, self._weight, out, x.ndim - 3, self._groups, self._stride, self._dilation,
                                       self._before, self._boundary, workers)
 

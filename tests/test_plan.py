@@ -398,7 +398,11 @@ def disguised(monkeypatch):
         w = (u / 2).astype(w.dtype)
         engine.correlate(x, w, bias, out, nbatch, groups, one, one, before, boundary, constant, workers)
 
+    def winograd_workspace_bytes(x, w, u, out, nbatch, groups, before, boundary, workers, m, r):
+        return u.nbytes + workers
+
     monkeypatch.setattr(engine, "winograd_weights", winograd_weights)
+    monkeypatch.setattr(engine, "winograd_workspace_bytes", winograd_workspace_bytes)
     monkeypatch.setattr(engine, "winograd", winograd)
     forget_choices()
     yield calls
@@ -418,7 +422,8 @@ def test_winograd_is_called_as_direct_is(always, padding_mode):
     settings = {"padding": ((1, 2), (0, 3)), "groups": 2, "padding_mode": padding_mode}
     planned = pyconv.plan_conv2d(x.shape, weight, bias, **settings)
     assert planned.method == "winograd" and "faster" in planned.reason and always["weights"] == 1
-    assert "Winograd F(" in repr(planned)
+    assert "Winograd F({},{})".format(*planned.variant) in repr(planned)
+    assert planned.workspace_bytes > 2 * weight.nbytes
     y = planned(x)
     assert len(always["runs"]) == 1
     oracle.assert_same_bits(y, pyconv.conv2d(x, weight, bias, **settings, method="direct"))

@@ -103,8 +103,9 @@ def small_corr2d(x, k, *settings):
 
 
 # winograd_weights(w, groups, m, r, workers) returns weights as transformed for winograd(x, w, u, bias, out, nbatch,
-# groups, before, boundary, constant, workers, m, r): `correlate` at stride and dilation 1. None: no kernel yet.
-winograd = winograd_weights = None
+# groups, before, boundary, constant, workers, m, r): `correlate` at stride and dilation 1. What that takes for itself is
+# winograd_workspace_bytes(x, w, u, out, nbatch, groups, before, boundary, workers, m, r). None: no kernel yet.
+winograd = winograd_weights = winograd_workspace_bytes = None
 
 
 def fma_gflops(dtype, workers):
