@@ -46,7 +46,6 @@ PYCONV_ISA names.
 Engine functions check nothing: their arguments have been through `pyconv._check`.
 """
 import collections
-import contextlib
 import functools
 import importlib.util
 import itertools
@@ -93,6 +92,7 @@ _kernels = {dtype: importlib.import_module(f"{__name__}._direct_{short}_{level}"
                                  (np.dtype(np.int64), "i64"))}
 _deform_kernels = {dtype: importlib.import_module(f"{__name__}._deform_{short}_{level}")
                    for dtype, short in ((np.dtype(np.float32), "f32"), (np.dtype(np.float64), "f64"))}
+SERIAL_BELOW = _kernels[np.dtype(np.float32)].serial_below()     # products: a second thread takes more than it gives
 _small = {dtype: kernels.small_corr2d for dtype, kernels in _kernels.items() if dtype.kind == "f"}
 
 
@@ -251,6 +251,11 @@ def winograd(x, w, u, bias, out, nbatch, groups, before, boundary, constant, wor
                 np.copyto(block, direct, where=wrong)
 
 
+def winograd_workspace_bytes(x, w, u, out, nbatch, groups, before, boundary, workers, m, r):
+    """What `winograd` of such arrays takes for itself, all threads together."""
+    return _kernels[w.dtype].winograd(x, w, u, None, out, nbatch, groups, before, boundary, 0.0, workers, m, r, False)
+
+
 def source_index(positions, n, boundary):
     """The samples of an axis of length n that stand at `positions`, under a boundary other than CONSTANT."""
     if boundary == EDGE:
@@ -263,7 +268,14 @@ def source_index(positions, n, boundary):
     return np.minimum(there, back - there)
 
 
-def input_gradient(g, w, bias, dx, nbatch, groups, stride, dilation, before, boundary, workers):
+def workspace_bytes(x, w, out, nbatch, groups, stride, dilation, before, boundary, workers):
+    """What `correlate` of such arrays takes for itself, all threads together; only w's elements are looked at."""
+    return _kernels[w.real.dtype].correlate(x, w.real, None, out, nbatch, groups, stride, dilation, before, boundary,
+                                            0.0, 0.0, 1, False, workers, False, True, 0, 1, False)
+
+
+def input_gradient(g, w, bias, dx, nbatch, groups, stride, dilation, before, boundary, workers, kept=None,
+                   variant=None):
     """The adjoint of `correlate` in x, which is the transposed convolution too: dx = adjoint(g) + bias.
 
     Parameters
@@ -278,25 +290,29 @@ def input_gradient(g, w, bias, dx, nbatch, groups, stride, dilation, before, bou
         Any numeric dtype and strides; shares no memory with the others.
     nbatch, groups, stride, dilation, before, boundary, workers
         As in `correlate`.
+    kept : dict, optional
+        Where the exchanged weights are kept for other calls with the same w, groups and settings.
+    variant : (m, r), optional
+        At stride and dilation 1, for outputs of more than one position along each axis: by `winograd`.
     """
-    if w.shape[0] == 0 or all(code == CONSTANT for code in boundary):
-        _padded_gradient(g, w, bias, dx, nbatch, groups, stride, dilation, before, workers)
+    if w.shape[0] == 0 or boundary.count(CONSTANT) == len(boundary):
+        _padded_gradient(g, w, bias, dx, nbatch, groups, stride, dilation, before, workers, kept, variant)
     elif dx.size:
         # A border is folded back in the dtype computed in, and rounded to dx's together with what it is added to.
         summed = np.result_type(w.dtype, np.complex64) if dx.dtype.kind == "c" else w.dtype
         sums = dx if dx.dtype == summed and dx.flags.aligned else np.empty(dx.shape, summed)
-        _padded_gradient(g, w, bias, sums, nbatch, groups, stride, dilation, before, workers)
-        with _scratch_like(w) as scratch:
-            _fold_borders(g, w, sums, nbatch, groups, stride, dilation, before, boundary, scratch, workers)
+        _padded_gradient(g, w, bias, sums, nbatch, groups, stride, dilation, before, workers, kept, variant)
+        _fold_borders(g, w, sums, nbatch, groups, stride, dilation, before, boundary, workers, kept)
         if sums is not dx:
             dx[...] = sums
 
 
-def _fold_borders(g, w, dx, nbatch, groups, stride, dilation, before, boundary, scratch, workers):
+def _fold_borders(g, w, dx, nbatch, groups, stride, dilation, before, boundary, workers, kept):
     """Add what the gradient is beyond the borders to the samples that stand there."""
     n, k, on, lead = dx.shape[nbatch + 1:], w.shape[2:], g.shape[nbatch + 1:], dx.shape[:nbatch + 1]
     axes = range(len(n))
     zero_border = (CONSTANT,) * len(n)
+    scratch = _take_scratch(w, kept)
     seen = [(0, n[a]) if boundary[a] == CONSTANT
             else (-before[a], max(n[a], (on[a] - 1) * stride[a] + (k[a] - 1) * dilation[a] + 1 - before[a]))
             for a in axes]
@@ -306,8 +322,8 @@ def _fold_borders(g, w, dx, nbatch, groups, stride, dilation, before, boundary, 
             window = [*((0, size) for size in n[:a]), side, *seen[a + 1:]]
             _, residues = _residues(tuple(before[b] + window[b][0] for b in axes),
                                     tuple(stop - start for start, stop in window), k, on, stride, dilation)
-            for samples, taps, step, padding in residues:
-                weights = _exchanged(w, groups, taps, scratch, workers)
+            for samples, order, step, padding in residues:
+                weights = _exchange(w, groups, order, scratch, kept, workers)
                 places = [range(*window[b])[samples[1 + b]] for b in axes]
                 sizes = [len(place) for place in places]
                 slab = max(1, _SLAB_ELEMENTS * sizes[a] // math.prod((*lead, *sizes)))
@@ -320,6 +336,7 @@ def _fold_borders(g, w, dx, nbatch, groups, stride, dilation, before, boundary, 
                         border = _folded(border, len(lead) + b, places[b], n[b], boundary[b])
                     sums = dx[(*(slice(None),) * len(lead), *samples[1:1 + a])]
                     _add_border(sums, border, len(lead) + a, place, boundary[a])
+    _give_back(scratch)
 
 
 def _folded(padded, axis, place, n, boundary):
@@ -343,7 +360,7 @@ def _add_border(samples, border, axis, place, boundary):
                 samples[source] += values
 
 
-def _padded_gradient(g, w, bias, dx, nbatch, groups, stride, dilation, before, workers):
+def _padded_gradient(g, w, bias, dx, nbatch, groups, stride, dilation, before, workers, kept, variant):
     """input_gradient under zero borders."""
     one, zero_border = (1,) * len(before), (CONSTANT,) * len(before)
     n, on, outputs, s = dx.shape[nbatch + 1:], g.shape[nbatch + 1:], w.shape[0] // groups, stride[-1]
@@ -358,15 +375,20 @@ def _padded_gradient(g, w, bias, dx, nbatch, groups, stride, dilation, before, w
     if on == one:
         _single_window_gradient(g, w, bias, dx, nbatch, groups, dilation, before, workers)
         return
-    with _scratch_like(w) as scratch:
-        if blocks:
-            weights = _exchanged(w.reshape(w.shape[0], w.shape[1] * s * s, 1, 1), groups, ..., scratch, workers)
-            correlate(g, weights, None if bias is None else bias.repeat(s * s), dx[..., :s * on[0], :s * on[1]], nbatch,
-                      groups, one, one, (0, 0), zero_border, 0.0, workers, upscale=s)
-            return
-        for samples, taps, step, padding in residues:
-            weights = _exchanged(w, groups, taps, scratch, workers)
+    scratch = _take_scratch(w, kept)
+    if variant is not None:
+        ((samples, order, _, padding),) = residues
+        weights = _exchange(w, groups, order, scratch, kept, workers)
+        _winograd_gradient(g, weights, bias, dx[samples], nbatch, groups, padding, workers, kept, variant)
+    elif blocks:
+        weights = _exchange(w.reshape(w.shape[0], w.shape[1] * s * s, 1, 1), groups, _ONE_TAP, scratch, kept, workers)
+        correlate(g, weights, None if bias is None else bias.repeat(s * s), dx[..., :s * on[0], :s * on[1]], nbatch,
+                  groups, one, one, (0, 0), zero_border, 0.0, workers, upscale=s)
+    else:
+        for samples, order, step, padding in residues:
+            weights = _exchange(w, groups, order, scratch, kept, workers)
             correlate(g, weights, bias, dx[samples], nbatch, groups, one, step, padding, zero_border, 0.0, workers)
+    _give_back(scratch)
 
 
 def _single_window_gradient(g, w, bias, dx, nbatch, groups, dilation, before, workers):
@@ -390,36 +412,61 @@ def _single_window_gradient(g, w, bias, dx, nbatch, groups, dilation, before, wo
     dx[(..., *samples)] = sums[(..., *taps)]
 
 
-def _exchanged(w, groups, taps, scratch, workers):
-    """Some taps of w, an index, as weights that take its output channels to its input channels; in `scratch`."""
+def _winograd_gradient(g, weights, bias, dx, nbatch, groups, padding, workers, kept, variant):
+    """input_gradient at stride 1 by a variant of `winograd`, from exchanged weights."""
+    transformed = None if kept is None else kept.get(variant)
+    if transformed is None:
+        transformed = winograd_weights(weights, groups, *variant, workers)
+        if kept is not None:
+            kept[variant] = transformed
+    winograd(g, weights, transformed, bias, dx, nbatch, groups, padding, (CONSTANT,) * len(padding), 0.0, workers,
+             *variant)
+
+
+def _exchanged(w, groups, order, room, workers):
+    """Taps of w, in this order, as weights that take its output channels to its input channels; in `room`."""
     outputs, channels, kernel = w.shape[0] // groups, w.shape[1], w.shape[2:]
-    order = np.arange(math.prod(kernel)).reshape(kernel)[taps]
-    weights = scratch[:w.shape[0] * channels * order.size].reshape(groups * channels, outputs, *order.shape)
+    weights = room[:w.shape[0] * channels * order.size].reshape(groups * channels, outputs, *order.shape)
+    flat = w.reshape(*w.shape[:2], math.prod(kernel))
     if w.dtype.kind == "c":
-        weights[...] = w.reshape(groups, outputs, *w.shape[1:])[taps].swapaxes(1, 2).reshape(weights.shape)
+        weights[...] = flat.reshape(groups, outputs, *flat.shape[1:])[..., order].swapaxes(1, 2).reshape(weights.shape)
     else:
-        _kernels[w.dtype].exchange(w.reshape(*w.shape[:2], math.prod(kernel)), order.ravel(), weights,
-                                   groups, workers)
+        _kernels[w.dtype].exchange(flat, order.reshape(-1), weights, groups, workers)
+    return weights
+
+
+def _exchange(w, groups, order, scratch, kept, workers):
+    """`_exchanged` in scratch memory or, without any, in `kept`: there weights never change once they are made."""
+    if kept is None:
+        return _exchanged(w, groups, order, scratch, workers)
+    key = w.shape, order.shape, order.tobytes()
+    weights = kept.get(key)
+    if weights is None:
+        room = np.empty(math.prod(w.shape[:2]) * order.size, w.dtype)
+        weights = kept[key] = _exchanged(w, groups, order, room, workers)
     return weights
 
 
 # Kept for the next call: a page of memory that is mapped anew costs more than exchanging what it holds.
 _scratches = collections.deque(maxlen=2)
 _LARGEST_SCRATCH = 2**24
+_ONE_TAP = np.zeros((1, 1), np.int64)
 
 
-@contextlib.contextmanager
-def _scratch_like(w):
-    """Room for as many numbers as w has."""
+def _take_scratch(w, kept):
+    """Room for as many numbers as w has, or None where exchanged weights are kept."""
+    if kept is not None:
+        return None
     try:
         scratch = _scratches.pop()
     except IndexError:
         scratch = np.empty(0, np.uint8)
-    if scratch.nbytes < w.nbytes:
-        scratch = np.empty(w.nbytes, np.uint8)
-    yield scratch[:w.nbytes].view(w.dtype)
-    if scratch.nbytes <= _LARGEST_SCRATCH:
-        _scratches.append(scratch)
+    return (scratch if scratch.nbytes >= w.nbytes else np.empty(w.nbytes, np.uint8))[:w.nbytes].view(w.dtype)
+
+
+def _give_back(scratch):
+    if scratch is not None and scratch.base.nbytes <= _LARGEST_SCRATCH:
+        _scratches.append(scratch.base)
 
 
 @functools.lru_cache(maxsize=512)
@@ -435,13 +482,16 @@ def _residues(first, n, kernel, on, stride, dilation):
     complete : bool
         Whether they reach every sample.
     residues : list of tuple
-        For each one: the samples, as an index; the taps, as an index; their dilation in g; the padding before g.
+        For each one: the samples, as an index; the taps, as an array of their numbers; their dilation in g; the padding
+        before g.
     """
     axes = [list(_residues_of_axis(*axis)) for axis in zip(first, n, kernel, on, stride, dilation, strict=True)]
     complete = all(sum(len(range(size)[samples]) for samples, *_ in residues) == size
                    for residues, size in zip(axes, n, strict=True))
     found = [tuple(zip(*residue, strict=True)) for residue in itertools.product(*axes)]
-    return complete, [((..., *samples), (..., *taps), step, padding) for samples, taps, step, padding in found]
+    numbers = np.arange(math.prod(kernel)).reshape(kernel)
+    return complete, [((..., *samples), np.ascontiguousarray(numbers[taps]), step, padding)
+                      for samples, taps, step, padding in found]
 
 
 def _residues_of_axis(first, n, k, on, s, d):
@@ -507,11 +557,14 @@ def bias_gradient(g, nbatch, dtype):
     """The sums of g's channels over the batch and all positions: in float64, and rounded once to dtype, or in int64."""
     summed = {"c": np.complex128, "f": np.float64}.get(g.dtype.kind, np.int64)
     db = np.zeros(g.shape[nbatch], summed)
-    shape = len(db), math.prod(g.shape[nbatch + 1:])
+    batch, shape = g.shape[:nbatch], (len(db), math.prod(g.shape[nbatch + 1:]))
+    # NumPy's order of summation depends on strides: these are always the same ones.
+    if g.flags.c_contiguous and g.flags.aligned and g.dtype.isnative:
+        images = g.reshape(math.prod(batch), *shape)
+    else:
+        images = (np.require(g[i], g.dtype.newbyteorder("="), "CA").reshape(shape) for i in np.ndindex(batch))
     with np.errstate(invalid="ignore", over="ignore"):
-        for image in np.ndindex(g.shape[:nbatch]):
-            # NumPy's order of summation depends on strides: these are always the same ones.
-            channels = np.require(g[image], g.dtype.newbyteorder("="), "CA").reshape(shape)
+        for channels in images:
             db += np.add.reduce(channels, axis=1, dtype=summed)
         return db.astype(dtype)
 

@@ -362,15 +362,16 @@ cdef void describe_problem(Problem *p, cnp.ndarray x, cnp.ndarray w, cnp.ndarray
 def correlate(cnp.ndarray x not None, cnp.ndarray w not None, cnp.ndarray bias, cnp.ndarray out not None,
               int n_batch, int64_t groups, tuple stride, tuple dilation, tuple before, tuple boundary,
               double constant, double constant_imag, int64_t x_parts, bint interleaved,
-              int workers, bint skip_zeros, bint fused, int pairs, int64_t upscale):
+              int workers, bint skip_zeros, bint fused, int pairs, int64_t upscale, bint run=True):
     """pyconv.engine.correlate once dtypes are settled: w and out are real and native, a complex x has its two parts on
-    a last axis of length two, and with `interleaved` the last batch axis runs inside W."""
+    a last axis of length two, and with `interleaved` the last batch axis runs inside W. Returns the size of its
+    workspace in bytes, without running it where `run` is false."""
     cdef Problem p
     describe_problem(&p, x, w, out, n_batch, groups, stride, dilation, before, boundary, constant, constant_imag,
                      x_parts, interleaved, upscale)
     p.bias = <const real *> cnp.PyArray_DATA(bias) if bias is not None else NULL
     p.fused, p.pairs = fused, pairs
-    execute(&p, skip_zeros, workers)
+    return execute(&p, skip_zeros, workers, run)
 
 
 def weight_gradient(cnp.ndarray x not None, cnp.ndarray g not None, cnp.ndarray dw not None, int n_batch,
@@ -402,8 +403,8 @@ def weight_gradient(cnp.ndarray x not None, cnp.ndarray g not None, cnp.ndarray 
         free_weights(&q)
 
 
-cdef int execute(Problem *p, bint skip_zeros, int workers) except -1:
-    """Plan, allocate the workspace, run."""
+cdef int64_t execute(Problem *p, bint skip_zeros, int workers, bint run) except -1:
+    """Plan, allocate the workspace, run; returns the workspace's size."""
     cdef ChannelPlan channels
     cdef RowPlan rows
     cdef int planned = plan_rows(&rows, p, skip_zeros, workers) if p.O == 1 else NOT_SUITED
@@ -412,36 +413,37 @@ cdef int execute(Problem *p, bint skip_zeros, int workers) except -1:
         raise MemoryError("the workspace of this convolution does not fit in memory: its kernel reaches too far")
     try:
         if by_rows:
-            execute_units(p, run_row_unit, &rows, rows.units, rows.workspace, workers)
-        else:
-            execute_units(p, run_channel_unit, &channels, channels.units, channels.workspace, workers)
+            return execute_units(p, run_row_unit, &rows, rows.units, rows.workspace, workers, run)
+        return execute_units(p, run_channel_unit, &channels, channels.units, channels.workspace, workers, run)
     finally:
         if by_rows:
             free_rows(&rows)
         else:
             free_channels(&channels)
-    return 0
 
 
-cdef int execute_units(Problem *p, RunUnit run_unit, const void *plan, int64_t units, int64_t size,
-                       int workers) except -1:
-    """Run a plan's units, each thread with a workspace of `size` bytes whose first ones are its header."""
-    return run_units(run_unit, plan, units, size, multiply_adds(p), workers)
+cdef int64_t execute_units(Problem *p, RunUnit run_unit, const void *plan, int64_t units, int64_t size,
+                           int workers, bint run=True) except -1:
+    """Run a plan's units, each thread with a workspace of `size` bytes whose first ones are its header; returns what
+    all workspaces take."""
+    return run_units(run_unit, plan, units, size, multiply_adds(p), workers, run)
 
 
-cdef int run_units(RunUnit run_unit, const void *plan, int64_t units, int64_t size, double products,
-                   int workers) except -1:
+cdef int64_t run_units(RunUnit run_unit, const void *plan, int64_t units, int64_t size, double products, int workers,
+                       bint run=True) except -1:
     """The same for a work of so many products."""
     cdef Progress progress
     cdef list caught = []
     cdef Block workspace
     if units == 0:
         return 0
-    if products < SERIAL_BELOW or products < BRIEF and monotonic_seconds() < alone_until:
+    if products < SERIAL_BELOW or run and products < BRIEF and monotonic_seconds() < alone_until:
         workers = 1
     if workers > units:
         workers = <int> units
     size = round_up(size, LINE) + LINE
+    if not run:
+        return workers * size
     workspace = take_block(workers * size)
     try:
         begin(&progress, <void *> caught)
@@ -451,12 +453,17 @@ cdef int run_units(RunUnit run_unit, const void *plan, int64_t units, int64_t si
         give_back(workspace)
     if caught:
         raise caught[0]
-    return 0
+    return workers * size
 
 
 cdef inline double multiply_adds(const Problem *p) noexcept nogil:
     return (<double> p.N * p.groups * p.O * p.C * p.outer_size * p.outer_taps * p.H.on * p.W.on * p.interleave
             * p.H.k * p.W.k)
+
+
+def serial_below():
+    """Calls of fewer multiply-adds than this use one thread."""
+    return SERIAL_BELOW
 
 
 def small_corr2d(x, k, stride, padding, dilation, padding_mode, padding_value, dtype, out, method, overflow, workers):
@@ -499,7 +506,7 @@ def small_corr2d(x, k, stride, padding, dilation, padding_mode, padding_value, d
     p.source.end = array_end(a)
     set_axis(&p.H, a.shape[0], shape[0], w.shape[0], s, d, pad, CONSTANT, a.strides[0], y.strides[0])
     set_axis(&p.W, a.shape[1], shape[1], w.shape[1], s, d, pad, CONSTANT, a.strides[1], y.strides[1])
-    execute(&p, False, 1)
+    execute(&p, False, 1, True)
     return y
 
 

@@ -445,13 +445,13 @@ def winograd_weights(cnp.ndarray w not None, cnp.ndarray u not None, int64_t gro
 
 def winograd(cnp.ndarray x not None, cnp.ndarray w not None, cnp.ndarray u not None, cnp.ndarray bias,
              cnp.ndarray out not None, int n_batch, int64_t groups, tuple before, tuple boundary, double constant,
-             int workers, int m, int r):
+             int workers, int m, int r, bint run=True):
     """Correlate at stride 1. Returns the blocks, (first image, last, group, first channel, last, row, last, column,
-    last), in which some output is not finite, each last one excluded."""
+    last), in which some output is not finite, each last one excluded; without `run`, the bytes of all workspaces."""
     cdef Problem p
     cdef WinogradPlan q
     cdef WinogradUnit t
-    cdef int64_t unit, first, last, i
+    cdef int64_t unit, first, last, i, size
     cdef list blocks = []
     cdef tuple one = (1, 1)
     describe_problem(&p, x, w, out, n_batch, groups, one, one, before, boundary, constant, 0.0, 1, False, 1)
@@ -460,7 +460,9 @@ def winograd(cnp.ndarray x not None, cnp.ndarray w not None, cnp.ndarray u not N
     if not plan_winograd(&q, &p, <const real *> cnp.PyArray_DATA(u), u.shape[1], m, r, workers):
         raise MemoryError("the workspace of this convolution does not fit in memory")
     try:
-        execute_units(&p, run_winograd_unit, &q, q.units, q.workspace, workers)
+        size = execute_units(&p, run_winograd_unit, &q, q.units, q.workspace, workers, run)
+        if not run:
+            return size
         for unit in range(q.units):
             if q.bad[unit]:
                 t = winograd_unit(&q, unit)
