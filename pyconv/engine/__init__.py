@@ -45,8 +45,6 @@ PYCONV_ISA names.
 
 Engine functions check nothing: their arguments have been through `pyconv._check`.
 """
-import collections
-import contextlib
 import functools
 import importlib.util
 import itertools
@@ -108,7 +106,7 @@ def fma_gflops(dtype, workers):
 
 
 def correlate(x, w, bias, out, nbatch, groups, stride, dilation, before, boundary, constant, workers,
-              skip_zeros=False, fused=True, pairs=0, upscale=1):
+              skip_zeros=False, fused=True, pairs=0, upscale=1, order=None):
     """Cross-correlate x with w into out.
 
     Parameters
@@ -138,32 +136,37 @@ def correlate(x, w, bias, out, nbatch, groups, stride, dilation, before, boundar
     upscale : int
         r above 1, with two spatial axes: out is batch + (O // r**2, r * oh, r * ow), and output channel
         c * r * r + i * r + j goes to out[..., c, i::r, j::r].
+    order : ndarray of int64, or None
+        Shaped like the kernel: w is (C, O // groups) + its own kernel, and the weight from input channel c to output
+        channel o at tap t is w[c, o, order[t]] (order counts taps in one line).
     """
     if not (out.flags.aligned and out.dtype.isnative):
         native = np.empty(out.shape, out.dtype.newbyteorder("="))
         correlate(x, w, bias, native, nbatch, groups, stride, dilation, before, boundary, constant, workers,
-                  skip_zeros, fused, pairs, upscale)
+                  skip_zeros, fused, pairs, upscale, order)
         out[...] = native
         return
     if "c" in (x.dtype.kind, w.dtype.kind, out.dtype.kind):
+        if order is not None:
+            w = _exchanged(w, groups, order)
         _correlate_complex(x, w, bias, out, nbatch, groups, stride, dilation, before, boundary, constant, workers,
                            skip_zeros, fused, pairs, upscale)
         return
     _run(x, w, bias, out, nbatch, groups, stride, dilation, before, boundary, constant, 0.0, 1, workers, skip_zeros,
-         fused, pairs, upscale)
+         fused, pairs, upscale, order)
 
 
 def _run(x, w, bias, out, nbatch, groups, stride, dilation, before, boundary, constant, constant_imag, x_parts,
-         workers, skip_zeros, fused, pairs, upscale):
+         workers, skip_zeros, fused, pairs, upscale, order=None):
     # A channels-last image is one whose columns are `pixel` samples wide: filtered without a transposed copy.
     interleaved = False
-    if nbatch and x_parts == 1 and w.shape[0] == 1:
+    if nbatch and x_parts == 1 and (w.shape[0] == 1 if order is None else groups * w.shape[1] == 1):
         pixel = x.shape[nbatch - 1]
         interleaved = (1 < pixel <= 16 and stride[-1] == 1
                        and x.strides[nbatch - 1] == x.itemsize and x.strides[-1] == pixel * x.itemsize
                        and out.strides[nbatch - 1] == out.itemsize and out.strides[-1] == pixel * out.itemsize)
     _kernels[w.dtype].correlate(x, w, bias, out, nbatch, groups, stride, dilation, before, boundary, constant,
-                                constant_imag, x_parts, interleaved, workers, skip_zeros, fused, pairs, upscale)
+                                constant_imag, x_parts, interleaved, workers, skip_zeros, fused, pairs, upscale, order)
 
 
 def part_weights(w, part):
@@ -232,13 +235,12 @@ def input_gradient(g, w, bias, dx, nbatch, groups, stride, dilation, before, bou
         summed = np.result_type(w.dtype, np.complex64) if dx.dtype.kind == "c" else w.dtype
         sums = dx if dx.dtype == summed and dx.flags.aligned else np.empty(dx.shape, summed)
         _padded_gradient(g, w, bias, sums, nbatch, groups, stride, dilation, before, workers)
-        with _scratch_like(w) as scratch:
-            _fold_borders(g, w, sums, nbatch, groups, stride, dilation, before, boundary, scratch, workers)
+        _fold_borders(g, w, sums, nbatch, groups, stride, dilation, before, boundary, workers)
         if sums is not dx:
             dx[...] = sums
 
 
-def _fold_borders(g, w, dx, nbatch, groups, stride, dilation, before, boundary, scratch, workers):
+def _fold_borders(g, w, dx, nbatch, groups, stride, dilation, before, boundary, workers):
     """Add what the gradient is beyond the borders to the samples that stand there."""
     n, k, on, lead = dx.shape[nbatch + 1:], w.shape[2:], g.shape[nbatch + 1:], dx.shape[:nbatch + 1]
     axes = range(len(n))
@@ -252,16 +254,16 @@ def _fold_borders(g, w, dx, nbatch, groups, stride, dilation, before, boundary, 
             window = [*((0, size) for size in n[:a]), side, *seen[a + 1:]]
             _, residues = _residues(tuple(before[b] + window[b][0] for b in axes),
                                     tuple(stop - start for start, stop in window), k, on, stride, dilation)
-            for samples, taps, step, padding in residues:
-                weights = _exchanged(w, groups, taps, scratch, workers)
+            for samples, order, step, padding in residues:
                 places = [range(*window[b])[samples[1 + b]] for b in axes]
                 sizes = [len(place) for place in places]
                 slab = max(1, _SLAB_ELEMENTS * sizes[a] // math.prod((*lead, *sizes)))
                 for first in range(0, sizes[a], slab):
                     place = places[a][first:first + slab]
                     border = np.empty((*lead, *sizes[:a], len(place), *sizes[a + 1:]), dx.dtype)
-                    correlate(g, weights, None, border, nbatch, groups, (1,) * len(n), step,
-                              (*padding[:a], padding[a] - first, *padding[a + 1:]), zero_border, 0.0, workers)
+                    correlate(g, w, None, border, nbatch, groups, (1,) * len(n), step,
+                              (*padding[:a], padding[a] - first, *padding[a + 1:]), zero_border, 0.0, workers,
+                              order=order)
                     for b in reversed(axes[a + 1:]):
                         border = _folded(border, len(lead) + b, places[b], n[b], boundary[b])
                     sums = dx[(*(slice(None),) * len(lead), *samples[1:1 + a])]
@@ -304,15 +306,13 @@ def _padded_gradient(g, w, bias, dx, nbatch, groups, stride, dilation, before, w
     if on == one:
         _single_window_gradient(g, w, bias, dx, nbatch, groups, dilation, before, workers)
         return
-    with _scratch_like(w) as scratch:
-        if blocks:
-            weights = _exchanged(w.reshape(w.shape[0], w.shape[1] * s * s, 1, 1), groups, ..., scratch, workers)
-            correlate(g, weights, None if bias is None else bias.repeat(s * s), dx[..., :s * on[0], :s * on[1]], nbatch,
-                      groups, one, one, (0, 0), zero_border, 0.0, workers, upscale=s)
-            return
-        for samples, taps, step, padding in residues:
-            weights = _exchanged(w, groups, taps, scratch, workers)
-            correlate(g, weights, bias, dx[samples], nbatch, groups, one, step, padding, zero_border, 0.0, workers)
+    if blocks:
+        flat = w.reshape(w.shape[0], w.shape[1] * s * s, 1, 1)
+        correlate(g, flat, None if bias is None else bias.repeat(s * s), dx[..., :s * on[0], :s * on[1]], nbatch, groups,
+                  one, one, (0, 0), zero_border, 0.0, workers, upscale=s, order=np.zeros(one, np.int64))
+        return
+    for samples, order, step, padding in residues:
+        correlate(g, w, bias, dx[samples], nbatch, groups, one, step, padding, zero_border, 0.0, workers, order=order)
 
 
 def _single_window_gradient(g, w, bias, dx, nbatch, groups, dilation, before, workers):
@@ -336,36 +336,11 @@ def _single_window_gradient(g, w, bias, dx, nbatch, groups, dilation, before, wo
     dx[(..., *samples)] = sums[(..., *taps)]
 
 
-def _exchanged(w, groups, taps, scratch, workers):
-    """Some taps of w, an index, as weights that take its output channels to its input channels; in `scratch`."""
-    outputs, channels, kernel = w.shape[0] // groups, w.shape[1], w.shape[2:]
-    order = np.arange(math.prod(kernel)).reshape(kernel)[taps]
-    weights = scratch[:w.shape[0] * channels * order.size].reshape(groups * channels, outputs, *order.shape)
-    if w.dtype.kind == "c":
-        weights[...] = w.reshape(groups, outputs, *w.shape[1:])[taps].swapaxes(1, 2).reshape(weights.shape)
-    else:
-        _kernels[w.dtype].exchange(w.reshape(*w.shape[:2], math.prod(kernel)), order.ravel(), weights,
-                                   groups, workers)
-    return weights
-
-
-# Kept for the next call: a page of memory that is mapped anew costs more than exchanging what it holds.
-_scratches = collections.deque(maxlen=2)
-_LARGEST_SCRATCH = 2**24
-
-
-@contextlib.contextmanager
-def _scratch_like(w):
-    """Room for as many numbers as w has."""
-    try:
-        scratch = _scratches.pop()
-    except IndexError:
-        scratch = np.empty(0, np.uint8)
-    if scratch.nbytes < w.nbytes:
-        scratch = np.empty(w.nbytes, np.uint8)
-    yield scratch[:w.nbytes].view(w.dtype)
-    if scratch.nbytes <= _LARGEST_SCRATCH:
-        _scratches.append(scratch)
+def _exchanged(w, groups, order):
+    """Complex weights in the usual order, for `correlate`'s w with an order."""
+    inputs, outputs = w.shape[0] // groups, w.shape[1]
+    taps = w.reshape(groups, inputs, outputs, -1)[..., order.ravel()]
+    return np.ascontiguousarray(taps.swapaxes(1, 2)).reshape(groups * outputs, inputs, *order.shape)
 
 
 @functools.lru_cache(maxsize=512)
@@ -381,13 +356,15 @@ def _residues(first, n, kernel, on, stride, dilation):
     complete : bool
         Whether they reach every sample.
     residues : list of tuple
-        For each one: the samples, as an index; the taps, as an index; their dilation in g; the padding before g.
+        For each one: the samples, as an index; the taps' numbers; their dilation in g; the padding before g.
     """
     axes = [list(_residues_of_axis(*axis)) for axis in zip(first, n, kernel, on, stride, dilation, strict=True)]
     complete = all(sum(len(range(size)[samples]) for samples, *_ in residues) == size
                    for residues, size in zip(axes, n, strict=True))
     found = [tuple(zip(*residue, strict=True)) for residue in itertools.product(*axes)]
-    return complete, [((..., *samples), (..., *taps), step, padding) for samples, taps, step, padding in found]
+    numbers = np.arange(math.prod(kernel)).reshape(kernel)
+    return complete, [((..., *samples), np.ascontiguousarray(numbers[taps], np.int64), step, padding)
+                      for samples, taps, step, padding in found]
 
 
 def _residues_of_axis(first, n, k, on, s, d):

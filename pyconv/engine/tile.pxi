@@ -166,6 +166,75 @@ CHANNEL_TILES[2] = ChannelTiles(2, [NV2, NV2_SHORT, 1], [tile_2_full, tile_2_sho
 CHANNEL_TILES[3] = ChannelTiles(1, [NV1, NV1_SHORT, 1], [tile_1_full, tile_1_short, tile_1_one])
 
 
+# ---------------------------------------------------------------- P positions x NV vectors of output channels
+
+cdef enum:
+    MAX_POSITIONS = 14
+    OUTPUT_NV = 2
+
+ctypedef void (*OutputTile)(const char *, const int64_t *, int64_t, int64_t, int64_t, const real *, int64_t, bint,
+                            real *) noexcept nogil
+
+
+cdef inline void output_tile(
+    int P, int NV,
+    const char *band,            # first position, channel 0
+    const int64_t *taps,         # byte offset of each tap within a channel
+    int64_t n_taps, int64_t n_channels,
+    int64_t plane,               # bytes from channel to channel
+    const real *w,               # weights of the output channels, (c, tap) after (c, tap)
+    int64_t ldw,                 # from one (c, tap) to the next
+    bint resume,                 # continue the sums found in `sums`
+    real *sums,                  # position after position
+) noexcept nogil:
+    """The same sums as channel_tile's, the two factors changed over."""
+    cdef vec acc[MAX_POSITIONS][OUTPUT_NV]
+    cdef vec b[OUTPUT_NV]
+    cdef const real *x
+    cdef int64_t c, t
+    cdef int p, v
+    for p in range(P):
+        for v in range(NV):
+            acc[p][v] = vzero()
+    if resume:
+        for p in range(P):
+            for v in range(NV):
+                acc[p][v] = (<const vec *> sums + p * NV + v)[0]
+    for c in range(n_channels):
+        for t in range(n_taps):
+            x = <const real *> (band + taps[t])
+            for v in range(NV):
+                b[v] = (<const vec *> w + v)[0]
+            for p in range(P):
+                for v in range(NV):
+                    acc[p][v] += b[v] * x[p]
+            w += ldw
+        band += plane
+    for p in range(P):
+        for v in range(NV):
+            (<vec *> sums + p * NV + v)[0] = acc[p][v]
+
+
+cdef void outputs_full_2(const char *band, const int64_t *taps, int64_t n_taps, int64_t n_channels, int64_t plane,
+                         const real *w, int64_t ldw, bint resume, real *sums) noexcept nogil:
+    output_tile(POSITIONS, 2, band, taps, n_taps, n_channels, plane, w, ldw, resume, sums)
+
+
+cdef void outputs_short_2(const char *band, const int64_t *taps, int64_t n_taps, int64_t n_channels, int64_t plane,
+                          const real *w, int64_t ldw, bint resume, real *sums) noexcept nogil:
+    output_tile(POSITIONS_SHORT, 2, band, taps, n_taps, n_channels, plane, w, ldw, resume, sums)
+
+
+cdef void outputs_full_1(const char *band, const int64_t *taps, int64_t n_taps, int64_t n_channels, int64_t plane,
+                         const real *w, int64_t ldw, bint resume, real *sums) noexcept nogil:
+    output_tile(POSITIONS, 1, band, taps, n_taps, n_channels, plane, w, ldw, resume, sums)
+
+
+cdef void outputs_short_1(const char *band, const int64_t *taps, int64_t n_taps, int64_t n_channels, int64_t plane,
+                          const real *w, int64_t ldw, bint resume, real *sums) noexcept nogil:
+    output_tile(POSITIONS_SHORT, 1, band, taps, n_taps, n_channels, plane, w, ldw, resume, sums)
+
+
 # ---------------------------------------------------------------- R output rows x NV vectors of columns
 
 ctypedef void (*RowTile)(const char *const *, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t,

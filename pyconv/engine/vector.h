@@ -82,6 +82,17 @@ typedef real vec __attribute__((vector_size(PYCONV_VECTOR_BYTES), aligned(sizeof
 #define PYCONV_ROW_NV_SHORTER 1
 #endif
 #define PYCONV_MAX_NV 12
+/* The same for tiles whose vectors run over output channels: two of them for so many positions. */
+#if defined(__AVX512F__) || defined(__aarch64__)
+#define PYCONV_POSITIONS 14
+#define PYCONV_POSITIONS_SHORT 7
+#elif defined(__AVX__)
+#define PYCONV_POSITIONS 6
+#define PYCONV_POSITIONS_SHORT 3
+#else
+#define PYCONV_POSITIONS 4
+#define PYCONV_POSITIONS_SHORT 2
+#endif
 /* Taps of a tile of dot products for four output channels. */
 #if defined(__AVX512F__) || defined(__aarch64__)
 #define PYCONV_DOTS4 6
