@@ -14,8 +14,18 @@ cdef double CYCLES_TO_COPY_FLAT = 0.2      # the same, where whole planes are co
 cdef double CYCLES_A_RUN = 12        # for each row, or plane as one line, beside its reals
 cdef double CYCLES_TO_PASS = 6       # a vector of partial sums on to the next block of channels
 cdef double CYCLES_A_WEIGHT = 0.25
-cdef double CYCLES_TO_TURN = 0.15    # a weight, for vectors over output channels
-cdef double CYCLES_TO_EXCHANGE = 0.75      # a weight, into a copy
+# Vectors over output channels: a position's multiply-adds, turning a weight (exchanged ones come in shorter runs), and
+# turning an output.
+cdef double CYCLES_A_POSITION = 0.54
+cdef double CYCLES_TO_TURN = 0.4
+cdef double CYCLES_TO_TURN_EXCHANGED = 0.5
+cdef double CYCLES_TO_TURN_OUTPUT = 0.6
+cdef int FORCE = 2
+
+def force(int v):
+    global FORCE
+    FORCE = v
+
 cdef double FOREVER = 1e300
 
 cdef enum:
@@ -102,6 +112,13 @@ cdef int64_t line_length(const ChannelPlan *q) noexcept nogil:
     return ((q.maps - 1) * q.band_rows + q.rows - 1) * q.pitch + q.cols
 
 
+cdef inline double cycles_to_exchange(const Problem *p, int64_t n_taps) noexcept nogil:
+    """Weights into a copy in the usual order: by squares, by vectors or one by one, and through memory if many."""
+    cdef double weights = <double> p.groups * p.O * p.C * n_taps
+    cdef double cycles = 0.75 if p.w_taps == 1 else 0.5 if p.w_taps <= LANES else 1.3
+    return weights * (cycles + 0.5 * (weights * sizeof(real) > 4e6))
+
+
 cdef inline int64_t whole_positions(int64_t n) noexcept nogil:
     """n positions as so many as whole tiles have."""
     cdef int64_t rest = n % POSITIONS
@@ -114,7 +131,7 @@ cdef void consider(ChannelPlan *q, ChannelPlan *best, int64_t maps, int64_t rows
     rows included; copies; partial sums and weights. Of the thread that has the most units."""
     cdef const Problem *p = q.p
     cdef int64_t vectors
-    cdef double copy, unit, planes = p.outer_taps * q.fy.count * q.fx.count
+    cdef double copy, unit, turn, planes = p.outer_taps * q.fy.count * q.fx.count
     q.maps, q.rows, q.cols = maps, rows, cols
     lay_out(q)
     q.c_blocks = ceil_div(p.C, q.c_block)
@@ -138,19 +155,22 @@ cdef void consider(ChannelPlan *q, ChannelPlan *best, int64_t maps, int64_t rows
                                      + (q.c_blocks - 1) * vectors * CYCLES_TO_PASS)
     q.cycles = ceil_div(q.units, q.workers) * unit
     if p.order != NULL:
-        q.cycles += CYCLES_TO_EXCHANGE * p.groups * p.O * p.C * q.n_taps / q.workers
+        q.cycles += cycles_to_exchange(p, q.n_taps) / q.workers
     q.by_outputs = False
-    if q.cycles < best.cycles:
+    if q.cycles < best.cycles and FORCE != 1:
         best[0] = q[0]
-    if p.O < LANES:
+    if p.O < LANES or FORCE == 0:
         return
+    turn = CYCLES_TO_TURN
+    if p.order != NULL:
+        turn = CYCLES_TO_TURN_EXCHANGED if p.w_taps > 1 else 0
     q.by_outputs = True
     q.o_block = round_up(q.o_block, OUTPUT_NV * LANES)
     q.o_blocks = ceil_div(p.O, q.o_block)
     q.units = q.map_blocks * p.groups * q.row_blocks * q.col_blocks * q.o_blocks
     unit = p.C * copy + round_up(min(q.o_block, p.O), LANES) * (
-        p.C * q.n_taps * (whole_positions(line_length(q)) * 0.5 / LANES + CYCLES_TO_TURN)
-        + (q.c_blocks - 1) * line_length(q) * CYCLES_TO_PASS / LANES)
+        p.C * q.n_taps * (whole_positions(line_length(q)) * CYCLES_A_POSITION / LANES + turn)
+        + line_length(q) * (CYCLES_TO_TURN_OUTPUT + (q.c_blocks - 1) * CYCLES_TO_PASS / LANES))
     q.cycles = ceil_div(q.units, q.workers) * unit
     if q.cycles < best.cycles:
         best[0] = q[0]

@@ -36,7 +36,8 @@ cdef void turn_weights(const ChannelPlan *q, int64_t group, int64_t o, int64_t n
     cdef const real *w
     cdef real *to
     cdef vec square[LANES]
-    cdef int64_t terms = p.C * q.n_taps, count = (c1 - c0) * q.n_taps, k = 0, c, t, step, place
+    cdef int64_t terms = p.C * q.n_taps, count = (c1 - c0) * q.n_taps, k = 0, c, t, step, n_taps
+    cdef const int64_t *order
     cdef int i
     if p.order == NULL:
         w = p.w + (group * p.O + o) * terms + c0 * q.n_taps
@@ -55,19 +56,20 @@ cdef void turn_weights(const ChannelPlan *q, int64_t group, int64_t o, int64_t n
                 turned[k * width + i] = w[i * terms + k] if i < n else 0
         return
     step = p.O * p.w_taps
+    order, n_taps = q.order, p.w_taps
     w = p.w + (group * p.C + c0) * step + o * p.w_taps
     for c in range(c0, c1):
         t = 0
         if n == LANES and w + (LANES - 1) * p.w_taps + max(<int64_t> LANES, p.w_taps) <= p.w_end:
-            while t < p.w_taps:
+            while t < n_taps:
                 if t > 0:
-                    t = min(t, p.w_taps - LANES)
+                    t = min(t, n_taps - LANES)
                 for i in range(LANES):
-                    square[i] = (<const vec *> (w + i * p.w_taps + t))[0]
+                    square[i] = (<const vec *> (w + i * n_taps + t))[0]
                 transpose_square(square)
                 for i in range(LANES):
-                    if t + i < p.w_taps and q.order[t + i] >= 0:
-                        (<vec *> (turned + q.order[t + i] * width))[0] = square[i]
+                    if t + i < n_taps and order[t + i] >= 0:
+                        (<vec *> (turned + order[t + i] * width))[0] = square[i]
                 t += LANES
         else:
             for t in range(q.n_taps):
@@ -121,7 +123,7 @@ cdef void run_output_tiles(const ChannelPlan *q, const ChannelUnit *u, char *wor
         if q.c_blocks > 1:
             sums += (o - u.o0) * q.slots
         in_place = p.order != NULL and p.w_taps == 1 and n == vectors * LANES
-        block = c1 - c0 if in_place else turned_channels(q)
+        block = turned_channels(q)
         c = c0
         last = at = 0
         while c < c1:

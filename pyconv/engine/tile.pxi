@@ -191,25 +191,31 @@ cdef inline void output_tile(
     cdef vec acc[MAX_POSITIONS][OUTPUT_NV]
     cdef vec b[OUTPUT_NV]
     cdef const real *x
-    cdef int64_t c, t
     cdef int p, v
-    for p in range(P):
-        for v in range(NV):
-            acc[p][v] = vzero()
+    cdef int64_t c = 0, t = 0
     if resume:
         for p in range(P):
             for v in range(NV):
                 acc[p][v] = (<const vec *> sums + p * NV + v)[0]
-    for c in range(n_channels):
-        for t in range(n_taps):
-            x = <const real *> (band + taps[t])
+    else:
+        for p in range(P):
             for v in range(NV):
-                b[v] = (<const vec *> w + v)[0]
-            for p in range(P):
-                for v in range(NV):
-                    acc[p][v] += b[v] * x[p]
-            w += ldw
-        band += plane
+                acc[p][v] = vzero()
+    while True:                      # one loop over channels and taps: of two, gcc keeps the sums on the stack between
+        x = <const real *> (band + taps[t])
+        for v in range(NV):
+            b[v] = (<const vec *> w + v)[0]
+        for p in range(P):
+            for v in range(NV):
+                acc[p][v] += b[v] * x[p]
+        w += ldw
+        t += 1
+        if t == n_taps:
+            t = 0
+            band += plane
+            c += 1
+            if c == n_channels:
+                break
     for p in range(P):
         for v in range(NV):
             (<vec *> sums + p * NV + v)[0] = acc[p][v]
