@@ -89,6 +89,8 @@ cdef bint plan_weights(WeightPlan *q, Problem *p, int workers) noexcept nogil:
         dots = q.rows * round_up(q.cols, LANES)
         q.at_sums = q.at_gradient + round_up(sizeof(real) * q.o_block * dots, LINE)
     q.workspace = q.at_sums + round_up(sizeof(real) * q.o_block * q.slots * q.width, LINE)
+    if q.by_lanes:                   # whole squares of sums are read
+        q.workspace += LANES * q.lanes * sizeof(real)
     return True
 
 
@@ -207,8 +209,8 @@ cdef void weight_unit(const void *plan, int64_t unit, char *workspace, Progress 
     u.dw = q.parts + split * size + u.group * p.O * p.C * q.band.n_taps
     if not q.by_lanes:
         memset(sums, 0, (u.o1 - u.o0) * q.slots * q.width * sizeof(real))
-    # One tap: sums lie in dw as in the workspace, if what the last vector holds beyond the block's channels is theirs.
-    in_place = q.by_lanes and q.band.n_taps == 1 and (u.c1 - u.c0) % LANES == 0
+    # One tap: sums lie in dw as in the workspace.
+    in_place = q.by_lanes and q.band.n_taps == 1 and u.c1 - u.c0 == q.lanes
     lds = q.slots * q.width
     if in_place:
         sums, lds = u.dw + u.o0 * p.C + u.c0, p.C
@@ -347,28 +349,30 @@ cdef void turn_back(const WeightPlan *q, const WeightUnit *u, const real *sums) 
     """The sums, channels last, into dw, channels first: a square of taps x channels at a time."""
     cdef const Problem *p = q.band.p
     cdef vec square[LANES]
-    cdef int64_t taps = q.band.n_taps, channels = u.c1 - u.c0, o, c, t, n, left
+    cdef int64_t taps = q.band.n_taps, channels = u.c1 - u.c0, o, c, t, left
     cdef real *dw
     cdef int i
     for o in range(u.o0, u.o1):
         c = 0
         while c < channels:
-            n = min(<int64_t> LANES, channels - c)
             t = 0
             while t < taps:
                 if t > 0:
                     t = min(t, taps - LANES)
                 for i in range(LANES):       # slots of `width`, or kernel rows of them: either way, `lanes` apart
-                    square[i] = (<const vec *> (sums + (t + i) * q.lanes + c))[0] if t + i < taps else vzero()
+                    square[i] = (<const vec *> (sums + (t + i) * q.lanes + c))[0]
                 transpose_square(square)
                 dw = u.dw + (o * p.C + u.c0 + c) * taps + t
                 # Whole vectors, as long as the next channels overwrite what they spill.
                 left = (channels - c) * taps - t
-                for i in range(LANES):
-                    if i < n:
+                if (LANES - 1) * taps + LANES <= left:
+                    for i in range(LANES):
+                        (<vec *> (dw + i * taps))[0] = square[i]
+                else:
+                    for i in range(LANES):
                         if i * taps + LANES <= left:
                             (<vec *> (dw + i * taps))[0] = square[i]
-                        else:
+                        elif i < channels - c:
                             copy_reals(dw + i * taps, <const real *> &square[i], min(<int64_t> LANES, taps - t))
                 t += LANES
             c += LANES
