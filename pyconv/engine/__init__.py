@@ -308,8 +308,8 @@ def _padded_gradient(g, w, bias, dx, nbatch, groups, stride, dilation, before, w
         return
     if blocks:
         flat = w.reshape(w.shape[0], w.shape[1] * s * s, 1, 1)
-        correlate(g, flat, None if bias is None else bias.repeat(s * s), dx[..., :s * on[0], :s * on[1]], nbatch, groups,
-                  one, one, (0, 0), zero_border, 0.0, workers, upscale=s, order=np.zeros(one, np.int64))
+        correlate(g, flat, None if bias is None else bias.repeat(s * s), dx[..., :s * on[0], :s * on[1]], nbatch,
+                  groups, one, one, (0, 0), zero_border, 0.0, workers, upscale=s, order=np.zeros(one, np.int64))
         return
     for samples, order, step, padding in residues:
         correlate(g, w, bias, dx[samples], nbatch, groups, one, step, padding, zero_border, 0.0, workers, order=order)

@@ -20,12 +20,6 @@ cdef double CYCLES_A_POSITION = 0.54
 cdef double CYCLES_TO_TURN = 0.4
 cdef double CYCLES_TO_TURN_EXCHANGED = 0.5
 cdef double CYCLES_TO_TURN_OUTPUT = 0.6
-cdef int FORCE = 2
-
-def force(int v):
-    global FORCE
-    FORCE = v
-
 cdef double FOREVER = 1e300
 
 cdef enum:
@@ -157,9 +151,9 @@ cdef void consider(ChannelPlan *q, ChannelPlan *best, int64_t maps, int64_t rows
     if p.order != NULL:
         q.cycles += cycles_to_exchange(p, q.n_taps) / q.workers
     q.by_outputs = False
-    if q.cycles < best.cycles and FORCE != 1:
+    if q.cycles < best.cycles:
         best[0] = q[0]
-    if p.O < LANES or FORCE == 0:
+    if p.O < LANES:
         return
     turn = CYCLES_TO_TURN
     if p.order != NULL:

@@ -345,8 +345,8 @@ cdef void describe_problem(Problem *p, cnp.ndarray x, cnp.ndarray w, cnp.ndarray
     cdef int used = 0
     for a in range(n_spatial):
         set_axis(&axes[used], x.shape[first_spatial + a], out.shape[first_spatial + a] // upscale,
-                 w.shape[2 + a] if order is None else order.shape[a], stride[a], dilation[a], before[a], boundary[a], x.strides[first_spatial + a],
-                 upscale * out.strides[first_spatial + a])
+                 w.shape[2 + a] if order is None else order.shape[a], stride[a], dilation[a], before[a], boundary[a],
+                 x.strides[first_spatial + a], upscale * out.strides[first_spatial + a])
         used += 1
         if used > 1 and p.interleave == 1 and merge_axes(&axes[used - 2], &axes[used - 1]):
             used -= 1

@@ -1,12 +1,83 @@
-# Vectors over output channels, for maps of few positions: 49 of them are 7 x 7 positions, but would be 4 vectors of 16.
+# Vectors over output channels, for maps of few positions: the 49 of a 7 x 7 map are no whole number of vectors, but
+# seven times seven.
 #
-# The tile needs the weights output channels last. The input gradient of a 1 x 1 layer finds them so; else a block of
-# them is turned in registers, a square of vectors at a time, into a few kilobytes of the thread's workspace, and used for
-# all the unit's positions. The gradient of the input reads them where they lie, with input and output channels
-# exchanged: no copy of all weights goes through memory.
+# The tile needs the weights output channels last. The input gradient of a 1 x 1 layer finds them so. Otherwise a block
+# of them is turned in registers, a square of vectors at a time, into a few kilobytes of the thread's workspace, and used
+# for all of the unit's positions. So the weights of an input gradient, whose channels are exchanged, need no exchanged
+# copy.
 
 cdef enum:
     TURNED_BYTES = 32768             # two thirds of an L1 cache
+    MAX_POSITIONS = 14
+    OUTPUT_NV = 2
+
+ctypedef void (*OutputTile)(const char *, const int64_t *, int64_t, int64_t, int64_t, const real *, int64_t, bint,
+                            real *) noexcept nogil
+
+
+cdef inline void output_tile(
+    int P, int NV,
+    const char *band,            # first position, channel 0
+    const int64_t *taps,         # byte offset of each tap within a channel
+    int64_t n_taps, int64_t n_channels,
+    int64_t plane,               # bytes from channel to channel
+    const real *w,               # weights of the output channels, (c, tap) after (c, tap)
+    int64_t ldw,                 # from one (c, tap) to the next
+    bint resume,                 # continue the sums found in `sums`
+    real *sums,                  # position after position
+) noexcept nogil:
+    """The same sums as channel_tile's, the two factors changed over."""
+    cdef vec acc[MAX_POSITIONS][OUTPUT_NV]
+    cdef vec b[OUTPUT_NV]
+    cdef const real *x
+    cdef int p, v
+    cdef int64_t c = 0, t = 0
+    if resume:
+        for p in range(P):
+            for v in range(NV):
+                acc[p][v] = (<const vec *> sums + p * NV + v)[0]
+    else:
+        for p in range(P):
+            for v in range(NV):
+                acc[p][v] = vzero()
+    while True:                      # one loop over channels and taps: of two, gcc keeps the sums on the stack between
+        x = <const real *> (band + taps[t])
+        for v in range(NV):
+            b[v] = (<const vec *> w + v)[0]
+        for p in range(P):
+            for v in range(NV):
+                acc[p][v] += b[v] * x[p]
+        w += ldw
+        t += 1
+        if t == n_taps:
+            t = 0
+            band += plane
+            c += 1
+            if c == n_channels:
+                break
+    for p in range(P):
+        for v in range(NV):
+            (<vec *> sums + p * NV + v)[0] = acc[p][v]
+
+
+cdef void outputs_full_2(const char *band, const int64_t *taps, int64_t n_taps, int64_t n_channels, int64_t plane,
+                         const real *w, int64_t ldw, bint resume, real *sums) noexcept nogil:
+    output_tile(POSITIONS, 2, band, taps, n_taps, n_channels, plane, w, ldw, resume, sums)
+
+
+cdef void outputs_short_2(const char *band, const int64_t *taps, int64_t n_taps, int64_t n_channels, int64_t plane,
+                          const real *w, int64_t ldw, bint resume, real *sums) noexcept nogil:
+    output_tile(POSITIONS_SHORT, 2, band, taps, n_taps, n_channels, plane, w, ldw, resume, sums)
+
+
+cdef void outputs_full_1(const char *band, const int64_t *taps, int64_t n_taps, int64_t n_channels, int64_t plane,
+                         const real *w, int64_t ldw, bint resume, real *sums) noexcept nogil:
+    output_tile(POSITIONS, 1, band, taps, n_taps, n_channels, plane, w, ldw, resume, sums)
+
+
+cdef void outputs_short_1(const char *band, const int64_t *taps, int64_t n_taps, int64_t n_channels, int64_t plane,
+                          const real *w, int64_t ldw, bint resume, real *sums) noexcept nogil:
+    output_tile(POSITIONS_SHORT, 1, band, taps, n_taps, n_channels, plane, w, ldw, resume, sums)
 
 
 cdef inline int64_t turned_channels(const ChannelPlan *q) noexcept nogil:
