@@ -22,6 +22,7 @@ Two plans cut a problem into units:
     at one pitch, so a tile may run across their ends; what falls between two rows is not stored. A stride s splits the
     band into the phases modulo s, so that its columns too are loaded with unit stride; dilation only changes the table.
     Where many output channels share the copy, every tap may have a phase of its own: no sum is then computed in vain.
+    For maps of few positions, vectors run over output channels instead (`outputs.pxi`).
 `rows.pxi`
     One output channel a group: single images, depthwise layers, filters in any number of dims. A tile is R output rows
     x NV vectors of columns, and each loaded input row is used for all the output rows that it feeds. Away from the left
@@ -31,7 +32,8 @@ All tiles add the products of one output in the same order into one accumulator 
 not depend on the plan, the number of threads, the batch or the memory layout.
 
 Gradients are made of the same parts. That of the input is, for each residue modulo the stride, a correlation of the
-output's gradient with some of the taps, turned round (`input_gradient`). That of the weights (`weights.pxi`) turns the
+output's gradient with some of the taps, turned round (`input_gradient`); its weights have input and output channels
+exchanged, in a copy (`exchange.pxi`) or as they are read. That of the weights (`weights.pxi`) turns the
 band channels last, so that the tile sums vectors of input channels over positions; with few input channels, it is dot
 products along the rows.
 
