@@ -16,7 +16,7 @@ cdef double CYCLES_TO_PASS = 6       # a vector of partial sums on to the next b
 cdef double CYCLES_A_WEIGHT = 0.25
 # Vectors over output channels: a position's multiply-adds, turning a weight (exchanged ones come in shorter runs), and
 # turning an output.
-cdef double CYCLES_A_POSITION = 0.54
+cdef double CYCLES_A_POSITION = 0.53
 cdef double CYCLES_TO_TURN = 0.4
 cdef double CYCLES_TO_TURN_EXCHANGED = 0.5
 cdef double CYCLES_TO_TURN_OUTPUT = 0.6

@@ -2,9 +2,9 @@
 # seven times seven.
 #
 # The tile needs the weights output channels last. The input gradient of a 1 x 1 layer finds them so. Otherwise a block
-# of them is turned in registers, a square of vectors at a time, into a few kilobytes of the thread's workspace, and used
-# for all of the unit's positions. So the weights of an input gradient, whose channels are exchanged, need no exchanged
-# copy.
+# of them is turned in registers, a square of vectors at a time, into a few kilobytes of the thread's workspace, and
+# used for all of the unit's positions. So the weights of an input gradient, whose channels are exchanged, need no
+# exchanged copy.
 
 cdef enum:
     TURNED_BYTES = 32768             # two thirds of an L1 cache
