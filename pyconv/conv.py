@@ -450,8 +450,8 @@ def _convolve(ndim, input, weight, bias, stride, padding, dilation, groups, padd
             _multiply(weights, patches, biases, flat, nbatch, groups, workers)
             out[...] = flat.reshape(shape)
         elif choice.method == "winograd" and (method != "auto" or np.isfinite(weights).all()):
-            plan.run_winograd(x, weights, None, biases, out, nbatch, groups, before, boundary, value, workers,
-                              choice.variant)
+            engine.winograd(x, weights, None, biases, out, nbatch, groups, before, boundary, value, workers,
+                            *choice.variant)
         else:
             engine.correlate(x, weights, biases, out, nbatch, groups, stride, dilation, before, boundary, value,
                              workers, upscale=upscale)
@@ -603,8 +603,8 @@ def _correlation(x, w, shape, layer, out, workers):
         if weights.shape[1] == 0:
             out[...] = 0
         elif out.size and layer.choice.method == "winograd" and np.isfinite(weights).all():
-            plan.run_winograd(x, weights, None, None, out, layer.nbatch, layer.groups, layer.before, layer.boundary,
-                              0.0, workers, layer.choice.variant)
+            engine.winograd(x, weights, None, None, out, layer.nbatch, layer.groups, layer.before, layer.boundary,
+                              0.0, workers, *layer.choice.variant)
         elif out.size:
             engine.correlate(x, weights, None, out, layer.nbatch, layer.groups, layer.stride, layer.dilation,
                              layer.before, layer.boundary, 0.0, workers)

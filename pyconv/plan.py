@@ -196,12 +196,6 @@ def winograd_error(variant, weight):
 # ---- planned ahead ----
 
 
-def run_winograd(x, w, transformed, bias, out, nbatch, groups, before, boundary, value, workers, variant):
-    """`engine.correlate` by a variant of Winograd's method; `transformed` is None where weights are not prepared."""
-    if transformed is None:
-        transformed = engine.winograd_weights(w, groups, *variant, workers)
-    engine.winograd(x, w, transformed, bias, out, nbatch, groups, before, boundary, value, workers, *variant)
-
 
 class Plan:
     """A convolution planned ahead, as `plan_conv2d` returns it: weights and settings fixed, called with any batch.
@@ -313,8 +307,8 @@ class Plan:
             engine.correlate(x, self._weight, self._bias, out, len(batch), self._groups, self._stride, self._dilation,
                              self._before, self._boundary, self._value, workers)
         else:
-            run_winograd(x, self._weight, self._transformed, self._bias, out, len(batch), self._groups, self._before,
-                         self._boundary, self._value, workers, self.variant)
+            engine.winograd(x, self._weight, self._transformed, self._bias, out, len(batch), self._groups, self._before,
+                         self._boundary, self._value, workers, *self.variant)
         return out
 
     def input_gradient(self, dy, out=None):

@@ -22,6 +22,7 @@ Two plans cut a problem into units:
     at one pitch, so a tile may run across their ends; what falls between two rows is not stored. A stride s splits the
     band into the phases modulo s, so that its columns too are loaded with unit stride; dilation only changes the table.
     Where many output channels share the copy, every tap may have a phase of its own: no sum is then computed in vain.
+    For maps of few positions, vectors run over output channels instead (`outputs.pxi`).
 `rows.pxi`
     One output channel a group: single images, depthwise layers, filters in any number of dims. A tile is R output rows
     x NV vectors of columns, and each loaded input row is used for all the output rows that it feeds. Away from the left
@@ -31,7 +32,8 @@ All tiles add the products of one output in the same order into one accumulator 
 not depend on the plan, the number of threads, the batch or the memory layout.
 
 Gradients are made of the same parts. That of the input is, for each residue modulo the stride, a correlation of the
-output's gradient with some of the taps, turned round (`input_gradient`). That of the weights (`weights.pxi`) turns the
+output's gradient with some of the taps, turned round (`input_gradient`); its weights have input and output channels
+exchanged, in a copy (`exchange.pxi`) or as they are read. That of the weights (`weights.pxi`) turns the
 band channels last, so that the tile sums vectors of input channels over positions; with few input channels, it is dot
 products along the rows.
 
@@ -45,7 +47,6 @@ PYCONV_ISA names.
 
 Engine functions check nothing: their arguments have been through `pyconv._check`.
 """
-import collections
 import functools
 import importlib.util
 import itertools
@@ -108,7 +109,7 @@ def fma_gflops(dtype, workers):
 
 
 def correlate(x, w, bias, out, nbatch, groups, stride, dilation, before, boundary, constant, workers,
-              skip_zeros=False, fused=True, pairs=0, upscale=1):
+              skip_zeros=False, fused=True, pairs=0, upscale=1, order=None):
     """Cross-correlate x with w into out.
 
     Parameters
@@ -138,32 +139,37 @@ def correlate(x, w, bias, out, nbatch, groups, stride, dilation, before, boundar
     upscale : int
         r above 1, with two spatial axes: out is batch + (O // r**2, r * oh, r * ow), and output channel
         c * r * r + i * r + j goes to out[..., c, i::r, j::r].
+    order : ndarray of int64, or None
+        Shaped like the kernel: w is (C, O // groups) + its own kernel, and the weight from input channel c to output
+        channel o at tap t is w[c, o, order[t]] (order counts taps in one line).
     """
     if not (out.flags.aligned and out.dtype.isnative):
         native = np.empty(out.shape, out.dtype.newbyteorder("="))
         correlate(x, w, bias, native, nbatch, groups, stride, dilation, before, boundary, constant, workers,
-                  skip_zeros, fused, pairs, upscale)
+                  skip_zeros, fused, pairs, upscale, order)
         out[...] = native
         return
     if "c" in (x.dtype.kind, w.dtype.kind, out.dtype.kind):
+        if order is not None:
+            w = _exchanged(w, groups, order)
         _correlate_complex(x, w, bias, out, nbatch, groups, stride, dilation, before, boundary, constant, workers,
                            skip_zeros, fused, pairs, upscale)
         return
     _run(x, w, bias, out, nbatch, groups, stride, dilation, before, boundary, constant, 0.0, 1, workers, skip_zeros,
-         fused, pairs, upscale)
+         fused, pairs, upscale, order)
 
 
 def _run(x, w, bias, out, nbatch, groups, stride, dilation, before, boundary, constant, constant_imag, x_parts,
-         workers, skip_zeros, fused, pairs, upscale):
+         workers, skip_zeros, fused, pairs, upscale, order=None):
     # A channels-last image is one whose columns are `pixel` samples wide: filtered without a transposed copy.
     interleaved = False
-    if nbatch and x_parts == 1 and w.shape[0] == 1:
+    if nbatch and x_parts == 1 and (w.shape[0] == 1 if order is None else groups * w.shape[1] == 1):
         pixel = x.shape[nbatch - 1]
         interleaved = (1 < pixel <= 16 and stride[-1] == 1
                        and x.strides[nbatch - 1] == x.itemsize and x.strides[-1] == pixel * x.itemsize
                        and out.strides[nbatch - 1] == out.itemsize and out.strides[-1] == pixel * out.itemsize)
     _kernels[w.dtype].correlate(x, w, bias, out, nbatch, groups, stride, dilation, before, boundary, constant,
-                                constant_imag, x_parts, interleaved, workers, skip_zeros, fused, pairs, upscale)
+                                constant_imag, x_parts, interleaved, workers, skip_zeros, fused, pairs, upscale, order)
 
 
 def part_weights(w, part):
@@ -201,41 +207,38 @@ def _correlate_complex(x, w, bias, out, nbatch, groups, stride, dilation, before
 WINOGRAD_VARIANTS = ((2, 3), (4, 3), (3, 3), (4, 4), (4, 5))
 
 
-def winograd_size(w_shape, dtype, groups, m, r):
-    """The shape of `winograd_weights`: a plane a row, each an odd number of cache lines, so that neighbouring planes do
-    not compete for the same cache sets."""
-    outputs, channels, kh, kw = w_shape
-    line = 64 // np.dtype(dtype).itemsize
-    lines = -(-(outputs // groups * channels * -(-kh // r) * -(-kw // r)) // line)
-    return groups * (m + r - 1)**2, (lines + 1 - lines % 2) * line
-
-
-def winograd_weights(w, groups, m, r, workers, u=None):
-    """The weights of `winograd`, transformed: a new array, or `u`."""
-    if u is None:
-        u = np.empty(winograd_size(w.shape, w.dtype, groups, m, r), w.dtype)
-    _kernels[w.dtype].winograd_weights(w, u, groups, m, r, workers)
+def winograd_weights(w, groups, m, r, workers, exchanged=False):
+    """The weights of `winograd`, transformed: a new array."""
+    kernels = _kernels[w.dtype]
+    u = np.empty(kernels.winograd_size(w, groups, m, r, exchanged), w.dtype)
+    kernels.winograd_weights(w, u, groups, m, r, exchanged, workers)
     return u
 
 
-def winograd(x, w, u, bias, out, nbatch, groups, before, boundary, constant, workers, m, r):
+def winograd(x, w, u, bias, out, nbatch, groups, before, boundary, constant, workers, m, r, exchanged=False):
     """`correlate` at stride and dilation 1 with two spatial axes, by F(m, r), and with one block of taps unless m == r.
 
     Parameters
     ----------
-    u : ndarray
+    u : ndarray, or None
         What `winograd_weights` made of w, which is finite, float32 or float64.
     m, r : int
         One of `WINOGRAD_VARIANTS`.
+    exchanged : bool
+        w is (C, O // groups) + kernel, and its taps are taken from last to first.
 
     Others as there. Outputs that are not finite are computed again as by `correlate`.
     """
     if not (out.flags.aligned and out.dtype.isnative):
         native = np.empty(out.shape, out.dtype.newbyteorder("="))
-        winograd(x, w, u, bias, native, nbatch, groups, before, boundary, constant, workers, m, r)
+        winograd(x, w, u, bias, native, nbatch, groups, before, boundary, constant, workers, m, r, exchanged)
         out[...] = native
         return
-    blocks = _kernels[w.dtype].winograd(x, w, u, bias, out, nbatch, groups, before, boundary, constant, workers, m, r)
+    order = np.arange(w[0, 0].size)[::-1].reshape(w.shape[2:]) if exchanged else None
+    blocks = _kernels[w.dtype].winograd(x, w, u, bias, out, nbatch, groups, before, boundary, constant, workers, m, r,
+                                        None if order is None else np.ascontiguousarray(order))
+    if blocks and exchanged:
+        w = _exchanged(w, groups, order)
     channels, outputs = w.shape[1], w.shape[0] // groups
     for n0, n1, group, o0, o1, y0, y1, x0, x1 in blocks:
         from_, to = group * outputs + o0, group * outputs + o1
@@ -253,7 +256,8 @@ def winograd(x, w, u, bias, out, nbatch, groups, before, boundary, constant, wor
 
 def winograd_workspace_bytes(x, w, u, out, nbatch, groups, before, boundary, workers, m, r):
     """What `winograd` of such arrays takes for itself, all threads together."""
-    return _kernels[w.dtype].winograd(x, w, u, None, out, nbatch, groups, before, boundary, 0.0, workers, m, r, False)
+    return _kernels[w.dtype].winograd(x, w, u, None, out, nbatch, groups, before, boundary, 0.0, workers, m, r, None,
+                                      False)
 
 
 def source_index(positions, n, boundary):
@@ -271,7 +275,7 @@ def source_index(positions, n, boundary):
 def workspace_bytes(x, w, out, nbatch, groups, stride, dilation, before, boundary, workers):
     """What `correlate` of such arrays takes for itself, all threads together; only w's elements are looked at."""
     return _kernels[w.real.dtype].correlate(x, w.real, None, out, nbatch, groups, stride, dilation, before, boundary,
-                                            0.0, 0.0, 1, False, workers, False, True, 0, 1, False)
+                                            0.0, 0.0, 1, False, workers, False, True, 0, 1, None, False)
 
 
 def input_gradient(g, w, bias, dx, nbatch, groups, stride, dilation, before, boundary, workers, kept=None,
@@ -291,7 +295,7 @@ def input_gradient(g, w, bias, dx, nbatch, groups, stride, dilation, before, bou
     nbatch, groups, stride, dilation, before, boundary, workers
         As in `correlate`.
     kept : dict, optional
-        Where the exchanged weights are kept for other calls with the same w, groups and settings.
+        Where transformed weights are kept for other calls with the same w, groups and settings.
     variant : (m, r), optional
         At stride and dilation 1, for outputs of more than one position along each axis: by `winograd`.
     """
@@ -302,17 +306,16 @@ def input_gradient(g, w, bias, dx, nbatch, groups, stride, dilation, before, bou
         summed = np.result_type(w.dtype, np.complex64) if dx.dtype.kind == "c" else w.dtype
         sums = dx if dx.dtype == summed and dx.flags.aligned else np.empty(dx.shape, summed)
         _padded_gradient(g, w, bias, sums, nbatch, groups, stride, dilation, before, workers, kept, variant)
-        _fold_borders(g, w, sums, nbatch, groups, stride, dilation, before, boundary, workers, kept)
+        _fold_borders(g, w, sums, nbatch, groups, stride, dilation, before, boundary, workers)
         if sums is not dx:
             dx[...] = sums
 
 
-def _fold_borders(g, w, dx, nbatch, groups, stride, dilation, before, boundary, workers, kept):
+def _fold_borders(g, w, dx, nbatch, groups, stride, dilation, before, boundary, workers):
     """Add what the gradient is beyond the borders to the samples that stand there."""
     n, k, on, lead = dx.shape[nbatch + 1:], w.shape[2:], g.shape[nbatch + 1:], dx.shape[:nbatch + 1]
     axes = range(len(n))
     zero_border = (CONSTANT,) * len(n)
-    scratch = _take_scratch(w, kept)
     seen = [(0, n[a]) if boundary[a] == CONSTANT
             else (-before[a], max(n[a], (on[a] - 1) * stride[a] + (k[a] - 1) * dilation[a] + 1 - before[a]))
             for a in axes]
@@ -323,20 +326,19 @@ def _fold_borders(g, w, dx, nbatch, groups, stride, dilation, before, boundary, 
             _, residues = _residues(tuple(before[b] + window[b][0] for b in axes),
                                     tuple(stop - start for start, stop in window), k, on, stride, dilation)
             for samples, order, step, padding in residues:
-                weights = _exchange(w, groups, order, scratch, kept, workers)
                 places = [range(*window[b])[samples[1 + b]] for b in axes]
                 sizes = [len(place) for place in places]
                 slab = max(1, _SLAB_ELEMENTS * sizes[a] // math.prod((*lead, *sizes)))
                 for first in range(0, sizes[a], slab):
                     place = places[a][first:first + slab]
                     border = np.empty((*lead, *sizes[:a], len(place), *sizes[a + 1:]), dx.dtype)
-                    correlate(g, weights, None, border, nbatch, groups, (1,) * len(n), step,
-                              (*padding[:a], padding[a] - first, *padding[a + 1:]), zero_border, 0.0, workers)
+                    correlate(g, w, None, border, nbatch, groups, (1,) * len(n), step,
+                              (*padding[:a], padding[a] - first, *padding[a + 1:]), zero_border, 0.0, workers,
+                              order=order)
                     for b in reversed(axes[a + 1:]):
                         border = _folded(border, len(lead) + b, places[b], n[b], boundary[b])
                     sums = dx[(*(slice(None),) * len(lead), *samples[1:1 + a])]
                     _add_border(sums, border, len(lead) + a, place, boundary[a])
-    _give_back(scratch)
 
 
 def _folded(padded, axis, place, n, boundary):
@@ -375,20 +377,17 @@ def _padded_gradient(g, w, bias, dx, nbatch, groups, stride, dilation, before, w
     if on == one:
         _single_window_gradient(g, w, bias, dx, nbatch, groups, dilation, before, workers)
         return
-    scratch = _take_scratch(w, kept)
     if variant is not None:
-        ((samples, order, _, padding),) = residues
-        weights = _exchange(w, groups, order, scratch, kept, workers)
-        _winograd_gradient(g, weights, bias, dx[samples], nbatch, groups, padding, workers, kept, variant)
-    elif blocks:
-        weights = _exchange(w.reshape(w.shape[0], w.shape[1] * s * s, 1, 1), groups, _ONE_TAP, scratch, kept, workers)
-        correlate(g, weights, None if bias is None else bias.repeat(s * s), dx[..., :s * on[0], :s * on[1]], nbatch,
-                  groups, one, one, (0, 0), zero_border, 0.0, workers, upscale=s)
-    else:
-        for samples, order, step, padding in residues:
-            weights = _exchange(w, groups, order, scratch, kept, workers)
-            correlate(g, weights, bias, dx[samples], nbatch, groups, one, step, padding, zero_border, 0.0, workers)
-    _give_back(scratch)
+        ((samples, _, _, padding),) = residues
+        _winograd_gradient(g, w, bias, dx[samples], nbatch, groups, padding, workers, kept, variant)
+        return
+    if blocks:
+        flat = w.reshape(w.shape[0], w.shape[1] * s * s, 1, 1)
+        correlate(g, flat, None if bias is None else bias.repeat(s * s), dx[..., :s * on[0], :s * on[1]], nbatch,
+                  groups, one, one, (0, 0), zero_border, 0.0, workers, upscale=s, order=np.zeros(one, np.int64))
+        return
+    for samples, order, step, padding in residues:
+        correlate(g, w, bias, dx[samples], nbatch, groups, one, step, padding, zero_border, 0.0, workers, order=order)
 
 
 def _single_window_gradient(g, w, bias, dx, nbatch, groups, dilation, before, workers):
@@ -412,61 +411,22 @@ def _single_window_gradient(g, w, bias, dx, nbatch, groups, dilation, before, wo
     dx[(..., *samples)] = sums[(..., *taps)]
 
 
-def _winograd_gradient(g, weights, bias, dx, nbatch, groups, padding, workers, kept, variant):
-    """input_gradient at stride 1 by a variant of `winograd`, from exchanged weights."""
+def _winograd_gradient(g, w, bias, dx, nbatch, groups, padding, workers, kept, variant):
+    """input_gradient at stride 1 by a variant of `winograd`; `kept` holds the transformed weights from call to call."""
     transformed = None if kept is None else kept.get(variant)
     if transformed is None:
-        transformed = winograd_weights(weights, groups, *variant, workers)
+        transformed = winograd_weights(w, groups, *variant, workers, exchanged=True)
         if kept is not None:
             kept[variant] = transformed
-    winograd(g, weights, transformed, bias, dx, nbatch, groups, padding, (CONSTANT,) * len(padding), 0.0, workers,
-             *variant)
+    winograd(g, w, transformed, bias, dx, nbatch, groups, padding, (CONSTANT,) * len(padding), 0.0, workers,
+             *variant, exchanged=True)
 
 
-def _exchanged(w, groups, order, room, workers):
-    """Taps of w, in this order, as weights that take its output channels to its input channels; in `room`."""
-    outputs, channels, kernel = w.shape[0] // groups, w.shape[1], w.shape[2:]
-    weights = room[:w.shape[0] * channels * order.size].reshape(groups * channels, outputs, *order.shape)
-    flat = w.reshape(*w.shape[:2], math.prod(kernel))
-    if w.dtype.kind == "c":
-        weights[...] = flat.reshape(groups, outputs, *flat.shape[1:])[..., order].swapaxes(1, 2).reshape(weights.shape)
-    else:
-        _kernels[w.dtype].exchange(flat, order.reshape(-1), weights, groups, workers)
-    return weights
-
-
-def _exchange(w, groups, order, scratch, kept, workers):
-    """`_exchanged` in scratch memory or, without any, in `kept`: there weights never change once they are made."""
-    if kept is None:
-        return _exchanged(w, groups, order, scratch, workers)
-    key = w.shape, order.shape, order.tobytes()
-    weights = kept.get(key)
-    if weights is None:
-        room = np.empty(math.prod(w.shape[:2]) * order.size, w.dtype)
-        weights = kept[key] = _exchanged(w, groups, order, room, workers)
-    return weights
-
-
-# Kept for the next call: a page of memory that is mapped anew costs more than exchanging what it holds.
-_scratches = collections.deque(maxlen=2)
-_LARGEST_SCRATCH = 2**24
-_ONE_TAP = np.zeros((1, 1), np.int64)
-
-
-def _take_scratch(w, kept):
-    """Room for as many numbers as w has, or None where exchanged weights are kept."""
-    if kept is not None:
-        return None
-    try:
-        scratch = _scratches.pop()
-    except IndexError:
-        scratch = np.empty(0, np.uint8)
-    return (scratch if scratch.nbytes >= w.nbytes else np.empty(w.nbytes, np.uint8))[:w.nbytes].view(w.dtype)
-
-
-def _give_back(scratch):
-    if scratch is not None and scratch.base.nbytes <= _LARGEST_SCRATCH:
-        _scratches.append(scratch.base)
+def _exchanged(w, groups, order):
+    """Weights in the usual order, for `correlate`'s w with an order."""
+    inputs, outputs = w.shape[0] // groups, w.shape[1]
+    taps = w.reshape(groups, inputs, outputs, -1)[..., order.ravel()]
+    return np.ascontiguousarray(taps.swapaxes(1, 2)).reshape(groups * outputs, inputs, *order.shape)
 
 
 @functools.lru_cache(maxsize=512)
@@ -482,15 +442,14 @@ def _residues(first, n, kernel, on, stride, dilation):
     complete : bool
         Whether they reach every sample.
     residues : list of tuple
-        For each one: the samples, as an index; the taps, as an array of their numbers; their dilation in g; the padding
-        before g.
+        For each one: the samples, as an index; the taps' numbers; their dilation in g; the padding before g.
     """
     axes = [list(_residues_of_axis(*axis)) for axis in zip(first, n, kernel, on, stride, dilation, strict=True)]
     complete = all(sum(len(range(size)[samples]) for samples, *_ in residues) == size
                    for residues, size in zip(axes, n, strict=True))
     found = [tuple(zip(*residue, strict=True)) for residue in itertools.product(*axes)]
     numbers = np.arange(math.prod(kernel)).reshape(kernel)
-    return complete, [((..., *samples), np.ascontiguousarray(numbers[taps]), step, padding)
+    return complete, [((..., *samples), np.ascontiguousarray(numbers[taps], np.int64), step, padding)
                       for samples, taps, step, padding in found]
 
 
