@@ -539,7 +539,7 @@ def test_auto_takes_only_what_stays_below_half_of_the_bound(always, channels, ke
     for candidate in choice.candidates:
         if candidate.method == "winograd":
             m, r = candidate.variant
-            assert (r == 3) if kernel == 3 else (m == r)
+            assert (r == 3) if kernel == 3 else m == r or (m, r, kernel) == (4, 5, 5)
             fewest = {(2, 3): 4, (4, 3): 16}.get(candidate.variant, 1)
             assert candidate.accurate == (candidate.error <= bound / 2 and channels >= fewest)
         else:

@@ -102,12 +102,6 @@ def small_corr2d(x, k, *settings):
     return None if run is None else run(x, k, *settings)
 
 
-# winograd_weights(w, groups, m, r, workers) returns weights as transformed for winograd(x, w, u, bias, out, nbatch,
-# groups, before, boundary, constant, workers, m, r): `correlate` at stride and dilation 1. What that takes for itself is
-# winograd_workspace_bytes(x, w, u, out, nbatch, groups, before, boundary, workers, m, r). None: no kernel yet.
-winograd = winograd_weights = winograd_workspace_bytes = None
-
-
 def fma_gflops(dtype, workers):
     """What this machine's multiply-add units can do, in GFLOP/s: a loop on registers alone, on `workers` threads."""
     return _kernels[np.dtype(dtype)].fma_gflops(workers)
@@ -203,6 +197,60 @@ def _correlate_complex(x, w, bias, out, nbatch, groups, stride, dilation, before
                  upscale)
 
 
+# F(m, r): m x m outputs at a time of r x r taps.
+WINOGRAD_VARIANTS = ((2, 3), (4, 3), (3, 3), (4, 4), (4, 5))
+
+
+def winograd_size(w_shape, dtype, groups, m, r):
+    """The shape of `winograd_weights`: a plane a row, each an odd number of cache lines, so that neighbouring planes do
+    not compete for the same cache sets."""
+    outputs, channels, kh, kw = w_shape
+    line = 64 // np.dtype(dtype).itemsize
+    lines = -(-(outputs // groups * channels * -(-kh // r) * -(-kw // r)) // line)
+    return groups * (m + r - 1)**2, (lines + 1 - lines % 2) * line
+
+
+def winograd_weights(w, groups, m, r, workers, u=None):
+    """The weights of `winograd`, transformed: a new array, or `u`."""
+    if u is None:
+        u = np.empty(winograd_size(w.shape, w.dtype, groups, m, r), w.dtype)
+    _kernels[w.dtype].winograd_weights(w, u, groups, m, r, workers)
+    return u
+
+
+def winograd(x, w, u, bias, out, nbatch, groups, before, boundary, constant, workers, m, r):
+    """`correlate` at stride and dilation 1 with two spatial axes, by F(m, r), and with one block of taps unless m == r.
+
+    Parameters
+    ----------
+    u : ndarray
+        What `winograd_weights` made of w, which is finite, float32 or float64.
+    m, r : int
+        One of `WINOGRAD_VARIANTS`.
+
+    Others as there. Outputs that are not finite are computed again as by `correlate`.
+    """
+    if not (out.flags.aligned and out.dtype.isnative):
+        native = np.empty(out.shape, out.dtype.newbyteorder("="))
+        winograd(x, w, u, bias, native, nbatch, groups, before, boundary, constant, workers, m, r)
+        out[...] = native
+        return
+    blocks = _kernels[w.dtype].winograd(x, w, u, bias, out, nbatch, groups, before, boundary, constant, workers, m, r)
+    channels, outputs = w.shape[1], w.shape[0] // groups
+    for n0, n1, group, o0, o1, y0, y1, x0, x1 in blocks:
+        from_, to = group * outputs + o0, group * outputs + o1
+        for n in range(n0, n1):
+            image = np.unravel_index(n, x.shape[:nbatch]) if nbatch else ()
+            block = out[(*image, slice(from_, to), slice(y0, y1), slice(x0, x1))]
+            wrong = ~np.isfinite(block)
+            if wrong.any():
+                direct = np.empty(block.shape, block.dtype)
+                correlate(x[(*image, slice(group * channels, (group + 1) * channels))], w[from_:to],
+                          None if bias is None else bias[from_:to], direct, 0, 1, (1, 1), (1, 1),
+                          (before[0] - y0, before[1] - x0), boundary, constant, workers)
+                np.copyto(block, direct, where=wrong)
+
+
 def source_index(positions, n, boundary):
     """The samples of an axis of length n that stand at `positions`, under a boundary other than CONSTANT."""
     if boundary == EDGE:
@@ -213,6 +261,11 @@ def source_index(positions, n, boundary):
     back = 2 * n - 1 if boundary == SYMMETRIC else max(2 * n - 2, 1)
     there = positions % (2 * n if boundary == SYMMETRIC else back)
     return np.minimum(there, back - there)
+
+
+def winograd_workspace_bytes(x, w, u, out, nbatch, groups, before, boundary, workers, m, r):
+    """What `winograd` of such arrays takes for itself, all threads together."""
+    return _kernels[w.dtype].winograd(x, w, u, None, out, nbatch, groups, before, boundary, 0.0, workers, m, r, False)
 
 
 def workspace_bytes(x, w, out, nbatch, groups, stride, dilation, before, boundary, workers):

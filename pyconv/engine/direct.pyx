@@ -259,6 +259,7 @@ include "channels.pxi"
 include "rows.pxi"
 include "weights.pxi"
 include "exchange.pxi"
+include "winograd.pxi"
 
 
 # ---------------------------------------------------------------- the call from Python
@@ -425,12 +426,18 @@ cdef int64_t execute_units(Problem *p, RunUnit run_unit, const void *plan, int64
                            int workers, bint run=True) except -1:
     """Run a plan's units, each thread with a workspace of `size` bytes whose first ones are its header; returns what
     all workspaces take."""
+    return run_units(run_unit, plan, units, size, multiply_adds(p), workers, run)
+
+
+cdef int64_t run_units(RunUnit run_unit, const void *plan, int64_t units, int64_t size, double products,
+                       int workers, bint run=True) except -1:
+    """The same for a work of so many products."""
     cdef Progress progress
     cdef list caught = []
     cdef Block workspace
     if units == 0:
         return 0
-    if multiply_adds(p) < SERIAL_BELOW or run and multiply_adds(p) < BRIEF and monotonic_seconds() < alone_until:
+    if products < SERIAL_BELOW or run and products < BRIEF and monotonic_seconds() < alone_until:
         workers = 1
     if workers > units:
         workers = <int> units

@@ -127,16 +127,21 @@ PYCONV_INLINE void copy_reals(real *to, const real *from, int64_t n) {
     }
 }
 
-/* Every second real of 2 n, from the first: stride 2, by shuffles. Reads whole pairs of vectors where `beyond` lets it. */
+/* Every second real of two vectors, from the first or from the second. */
 #if PYCONV_VECTOR_BYTES == 64 && defined(PYCONV_F32)
 #define PYCONV_EVENS 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30
+#define PYCONV_ODDS 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31
 #elif (PYCONV_VECTOR_BYTES == 64) || (PYCONV_VECTOR_BYTES == 32 && defined(PYCONV_F32))
 #define PYCONV_EVENS 0, 2, 4, 6, 8, 10, 12, 14
+#define PYCONV_ODDS 1, 3, 5, 7, 9, 11, 13, 15
 #elif (PYCONV_VECTOR_BYTES == 32) || defined(PYCONV_F32)
 #define PYCONV_EVENS 0, 2, 4, 6
+#define PYCONV_ODDS 1, 3, 5, 7
 #else
 #define PYCONV_EVENS 0, 2
+#define PYCONV_ODDS 1, 3
 #endif
+/* Every second real of 2 n, from the first: stride 2, by shuffles. Reads whole pairs of vectors where `beyond` lets it. */
 PYCONV_INLINE void copy_every_second(real *to, const real *from, int64_t n, int beyond) {
     int64_t i = 0, end = beyond ? n : n - PYCONV_LANES;
     for (; i < end; i += PYCONV_LANES) {
