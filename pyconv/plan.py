@@ -186,8 +186,8 @@ def _winograd_cycles(variant, sample, weight, dtype, size, prepared):
     transform = planes * (sample[0] * -(-math.prod(read) // lanes) + weight[0] * vectors) * _CYCLES_A_TRANSFORM
     if not prepared:
         transform += weights / lanes * _CYCLES_A_WEIGHT
-    return _CYCLES_A_CALL + max(max(multiply, weights * dtype.itemsize / _BYTES_A_CYCLE) + transform,
-                                _memory_cycles(sample, weight, dtype, size))
+    multiply += weights * dtype.itemsize / _BYTES_A_CYCLE
+    return _CYCLES_A_CALL + max(multiply + transform, _memory_cycles(sample, weight, dtype, size))
 
 
 def winograd_error(variant, weight):

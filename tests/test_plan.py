@@ -454,9 +454,9 @@ def test_transposed_convolutions_go_through_the_chooser(always):
     assert len(always["runs"]) == 2
     oracle.assert_same_bits(y, grad.conv2d_input(y.shape, weight, x, padding=1))
     assert len(always["runs"]) == 3
-    pyconv.corr2d(random(3, (90, 90), "f4"), random(4, (9, 9), "f4"))        # not one of the very small ones
+    pyconv.corr2d(random(3, (90, 90), "f4"), random(4, (11, 11), "f4"))      # not one of the very small ones
     pyconv.subpixel_conv2d(x, np.ones((4, 16, 3, 3), "f4"), 2)               # stores shuffled: direct
-    corr2d = plan.choose((1, 90, 90), (1, 1, 9, 9), F32, (1, 1), ((0, 0),) * 2, (1, 1), 1)
+    corr2d = plan.choose((1, 90, 90), (1, 1, 11, 11), F32, (1, 1), ((0, 0),) * 2, (1, 1), 1)
     assert always["runs"][3:] == [corr2d.variant]
 
 
