@@ -26,8 +26,8 @@ _CYCLES_A_COPY = 4                   # a vector into the band
 _CYCLES_A_TRANSFORM = 16             # Winograd: a vector of one plane, of input or output tiles
 _CYCLES_A_WEIGHT = 26                # Winograd: a vector of one plane, of weights
 
-# |y - exact| <= c * u * max(|x| * |w|), c = max(least, growth * sqrt(channels * blocks of the kernel)): above all that was
-# measured on adversarial signs, impulses, random numbers, twelve decades and a photograph (tests/test_winograd.py).
+# |y - exact| <= c * u * max(|x| * |w|), c = max(least, growth * sqrt(channels * blocks of the kernel)): above all that
+# was measured on adversarial signs, impulses, random numbers, twelve decades and a photograph (tests/test_winograd.py).
 _ERRORS = {(2, 3): (12, 6), (4, 3): (32, 12), (3, 3): (51, 4), (4, 4): (289, 16), (4, 5): (238, 36)}
 _FEWEST_CHANNELS = {(2, 3): 4, (4, 3): 16}
 
