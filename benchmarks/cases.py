@@ -1,5 +1,5 @@
-"""What is timed: the layers of shapes.txt, their gradients, deformable layers, image filters, very small calls, and the
-memory test's cases."""
+"""What is timed: the layers of shapes.txt, also planned ahead, their gradients, deformable layers, image filters, very
+small calls, and the memory test's cases."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -45,7 +45,7 @@ class Case:
     @property
     def filters_planes(self):
         """Whether the kernels are applied plane by plane, which is slow in several peers."""
-        return self.kind not in ("layer", "deform", *GRADIENTS) or self.weight_shape[1] == 1
+        return self.kind not in ("layer", "plan", "deform", *GRADIENTS) or self.weight_shape[1] == 1
 
     @property
     def offset_shape(self):
@@ -70,7 +70,7 @@ class Case:
         return rng.standard_normal(self.offset_shape, np.dtype(self.dtype))
 
 
-def layer(group, n, c, h, w, o, kh, kw, stride, padding, dilation, groups, note="", method="direct"):
+def layer(group, n, c, h, w, o, kh, kw, stride, padding, dilation, groups, note="", method="auto"):
     """A forward conv2d, float32."""
     oh, ow = ((size + 2 * padding - dilation * (k - 1) - 1) // stride + 1 for size, k in ((h, kh), (w, kw)))
     settings = {"s": (stride, 1), "d": (dilation, 1), "g": (groups, 1)}
@@ -101,6 +101,12 @@ def layers(method):
     for words in lines:
         if words and words[0] != "#":
             yield layer(words[0], *map(int, words[1:12]), note="".join(words[12:]).strip(), method=method)
+
+
+def plans(method):
+    """The same with weights prepared ahead."""
+    for case in layers(method):
+        yield replace(case, group=f"{case.group} plan", kind="plan")
 
 
 def gradients():
@@ -172,8 +178,21 @@ def memory(method):
         layer("memory", 1, 64, 512, 512, 64, 3, 3, 1, 1, 1, 1, method=method),
         layer("memory", 1, 64, 16, 16, 64, 3, 3, 1, 1, 1, 1, method=method),
     )
+    for case in layers(method):
+        n, c, _, _ = case.input_shape
+        reach = case.parameters["dilation"] * (max(case.weight_shape[2:]) - 1) + 1
+        sides = [case.parameters[name] for name in ("stride", "padding", "dilation", "groups")]
+        o, _, kh, kw = case.weight_shape
+        yield case, layer("memory", 1, c, reach, reach, o, kh, kw, *sides, method=method)
 
 
-def for_quick(case):
-    """Whether a quick run has the time for this case."""
-    return not (case.filters_planes and case.flops > QUICK_FLOPS)
+def for_quick(chosen):
+    """The cases that a quick run has the time for: no slow ones, and of plans and gradients, which are as many as the
+    layers each, the first of every group."""
+    groups = set()
+    for case in chosen:
+        if case.filters_planes and case.flops > QUICK_FLOPS:
+            continue
+        if case.kind not in ("plan", *GRADIENTS) or case.group not in groups:
+            groups.add(case.group)
+            yield case

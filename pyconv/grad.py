@@ -1052,10 +1052,12 @@ def _input_gradient(ndim, input_size, weight, grad_output, stride, padding, dila
     w, g = _check.numeric_array(weight, names[1]), _check.numeric_array(grad_output, names[2])
     layer = conv._settle(ndim, size, w.shape, None, g.dtype, w.dtype, None, stride, padding, dilation, groups,
                          padding_mode, dtype, names=names[:2])
-    _check.gradient_shape(g.shape[added:], layer.shape[added:], names[2],
-                          {names[0]: size[added:], names[1]: w.shape[2 * added:]})
-    return conv._adjoint(g, w.conj(), None, _check.output_shape(size), layer, out, resolve_workers(workers),
-                         added)
+    if g.shape[added:] != layer.shape[added:]:
+        _check.gradient_shape(g.shape[added:], layer.shape[added:], names[2],
+                              {names[0]: size[added:], names[1]: w.shape[2 * added:]})
+    if w.dtype.kind == "c":
+        w = w.conj()
+    return conv._adjoint(g, w, None, _check.output_shape(size), layer, out, workers, added)
 
 
 def _weight_gradient(ndim, input, weight_size, grad_output, stride, padding, dilation, groups, padding_mode,
@@ -1065,10 +1067,10 @@ def _weight_gradient(ndim, input, weight_size, grad_output, stride, padding, dil
     size = _check.shape(weight_size, names[1])
     layer = conv._settle(ndim, x.shape, size, None, x.dtype, g.dtype, None, stride, padding, dilation, groups,
                          padding_mode, dtype, names=names[:2])
-    _check.gradient_shape(g.shape[added:], layer.shape[added:], names[2],
-                          {names[0]: x.shape[added:], names[1]: size[2 * added:]})
-    value = _check.constant(padding_value, layer.result.kind == "c") if layer.boundary == "constant" else 0
-    return _products(x, g, size, layer, value, out, resolve_workers(workers), added)
+    if g.shape[added:] != layer.shape[added:]:
+        _check.gradient_shape(g.shape[added:], layer.shape[added:], names[2],
+                              {names[0]: x.shape[added:], names[1]: size[2 * added:]})
+    return _products(x, g, size, layer, conv._padding_value(padding_value, layer), out, workers, added)
 
 
 def _bias_gradient(ndim, grad_output):
@@ -1100,7 +1102,9 @@ def _transposed_input_gradient(ndim, input_size, weight, grad_output, stride, pa
     layer = conv._settle_transposed(ndim, size, w.shape, None, g.dtype, w.dtype, None, stride, padding, output_padding,
                                     groups, dilation, None, dtype, names[:2])
     _check.gradient_shape(g.shape, layer.shape, names[2], {names[0]: size, names[1]: w.shape})
-    return conv._correlation(g, w.conj(), _check.output_shape(size), layer, out, resolve_workers(workers))
+    if w.dtype.kind == "c":
+        w = w.conj()
+    return conv._correlation(g, w, _check.output_shape(size), layer, out, workers)
 
 
 def _transposed_weight_gradient(ndim, input, weight_size, grad_output, stride, padding, output_padding, groups,
@@ -1110,7 +1114,7 @@ def _transposed_weight_gradient(ndim, input, weight_size, grad_output, stride, p
     layer = conv._settle_transposed(ndim, x.shape, size, None, x.dtype, g.dtype, None, stride, padding, output_padding,
                                     groups, dilation, None, dtype, names[:2])
     _check.gradient_shape(g.shape, layer.shape, names[2], {names[0]: x.shape, names[1]: size})
-    return _products(g, x, size, layer, 0, out, resolve_workers(workers), conjugate=True)
+    return _products(g, x, size, layer, 0, out, workers, conjugate=True)
 
 
 def _transposed_backward(ndim, input, weight, grad_output, stride, padding, output_padding, groups, dilation, workers):
@@ -1125,26 +1129,30 @@ def _transposed_backward(ndim, input, weight, grad_output, stride, padding, outp
 
 def _products(x, g, shape, layer, value, out, workers, added=0, conjugate=False):
     """The sums of conj(x) * g that are the weight gradient of a layer's convolution of x; or their conjugates."""
+    workers = 1 if workers is None and layer.brief else resolve_workers(workers)
     if out is not None:
         _check.output_array(out, shape[2 * added:], layer.result)
     target = out[None, None] if added and out is not None else out
-    before = tuple([side[0] for side in layer.sides])
-    boundary = (engine.BOUNDARIES[layer.boundary],) * len(before)
 
     def compute(computed, out):
-        """The sums in the dtype `computed`, stored into `out`."""
+        """The sums in the dtype `computed`, stored into `out`, or as a new array."""
         dw = np.empty(shape, computed)
-        engine.weight_gradient(x, g, dw, layer.nbatch, layer.groups, layer.stride, layer.dilation, before, boundary,
-                               value, workers)
+        engine.weight_gradient(x, g, dw, layer.nbatch, layer.groups, layer.stride, layer.dilation, layer.before,
+                               layer.boundary, value, workers)
+        if conjugate and computed.kind == "c":
+            np.conjugate(dw, out=dw)
+        if out is None and computed == layer.result:
+            return dw
+        out = np.empty(shape, layer.result) if out is None else out
         with np.errstate(over="ignore"):
-            out[...] = dw.conj() if conjugate else dw
+            out[...] = dw
         return out
 
     if layer.computed == _INT64:
         largest = conv._largest_sum(x, np.moveaxis(g, layer.nbatch, 0), None, _check.integer_constant(value))
         dw = conv._exact_integers(*largest, shape, layer.result, target, compute)
     else:
-        dw = compute(layer.computed, np.empty(shape, layer.result) if target is None else target)
+        dw = compute(layer.computed, target)
     if out is not None:
         return out
     return dw[0, 0] if added else dw

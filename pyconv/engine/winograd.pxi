@@ -1,0 +1,514 @@
+# Nested Winograd convolution at stride 1: fewer multiplications, by transforms (winograd.h has these and their source).
+#
+# The output is cut into tiles of m x m, the kernel into blocks of r x r. Each a x a window of the input, a = m + r - 1
+# and m apart, is transformed into a * a numbers; number i of all windows is plane i, an image with one pixel a tile. The
+# weights are transformed likewise, and plane i of the output is an ordinary convolution of plane i of the input: over
+# all channels, with one tap for each block of the kernel. With more than one block m = r, so that a block further is a
+# tile further and all blocks share the windows. So the sums are the work of the tiles of tile.pxi.
+#
+#    input rows --B along rows--> row planes (i, j) --B down columns--> planes (i, j) of all channels, V
+#                                                                            | tiles: one convolution a plane
+#    output rows <--A along both axes, bias, clipped-- sums (i, j) of some output channels, S
+#
+# The tiles of a block of columns follow one another in one line, row after row and image after image (`pitch` apart;
+# kernel blocks need further tiles at the ends of rows and columns). A unit is (block of output channels, span of the
+# line, block of columns, group). With one output channel a group a unit is whole rows of tiles of one image, and the
+# tile is that of rows. The order of every sum is fixed, so bits depend on nothing else.
+
+cdef extern from "winograd.h" nogil:
+    ctypedef struct WinogradTransforms:
+        int m, r, a
+        void (*row)(const real *, int64_t, real *, real *, int64_t) noexcept nogil
+        void (*columns)(const real *, int64_t, int64_t, real *, int64_t) noexcept nogil
+        void (*back)(const real *, int64_t, int64_t, real, real *, int64_t, vec *) noexcept nogil
+        void (*weights)(const vec *, real *, int64_t) noexcept nogil
+    const WinogradTransforms *find_variant(int, int)
+    int any_not_zero(const vec *)
+    enum:
+        MAX_A "PYCONV_MAX_A"
+        MAX_TAPS "PYCONV_MAX_TAPS"
+
+cdef enum:
+    PLANES_BYTES = 16777216          # V and S of all threads
+    LEAST_PLANES_BYTES = 1048576     # of a thread
+    ROW_PLANES_BYTES = 4194304       # the same, at most, with one output channel a group
+    STORED_AT_ONCE = 8               # vectors of tiles
+    LEAST_SPAN = 3                   # vectors
+
+
+cdef struct WinogradPlan:
+    Problem *p
+    const WinogradTransforms *f
+    int64_t m, a, planes
+    const real *u                    # transformed weights: group, plane, output channel, input channel, block
+    int64_t u_plane
+    int64_t by, bx, blocks           # of the kernel
+    int64_t tiles_y, tiles_x
+    bint by_rows
+    int64_t cols, col_blocks         # tiles
+    int64_t pitch, map_rows          # tiles from row to row, rows from image to image
+    int64_t line                     # tiles from first to last
+    int64_t span, spans              # tiles
+    int64_t o_block, o_blocks
+    int64_t row_plane, v_line, v_plane, s_line
+    int64_t *taps                    # byte offset and weight of each block
+    char *bad                        # units in which an output is not finite
+    int64_t units
+    int64_t at_map, at_row, at_rows, at_planes, at_sums, at_pixels, at_table, workspace
+
+
+cdef inline int64_t odd_lines(int64_t n) noexcept nogil:
+    """n reals, rounded up to an odd number of cache lines: such planes do not compete for the same cache sets."""
+    cdef int64_t line = LINE // sizeof(real)
+    n = ceil_div(n, line)
+    return (n + 1 - n % 2) * line
+
+
+cdef bint plan_winograd(WinogradPlan *q, Problem *p, int64_t u_plane, int m, int r, int workers) noexcept nogil:
+    """False: out of memory."""
+    cdef int64_t budget, reach, vectors, i
+    memset(q, 0, sizeof(WinogradPlan))
+    q.p, q.u_plane = p, u_plane
+    q.f = find_variant(m, r)
+    q.m, q.a, q.planes = m, q.f.a, q.f.a * q.f.a
+    q.by, q.bx = ceil_div(p.H.k, r), ceil_div(p.W.k, r)
+    q.blocks = q.by * q.bx
+    q.tiles_y, q.tiles_x = ceil_div(p.H.on, m), ceil_div(p.W.on, m)
+    q.map_rows = q.tiles_y + q.by - 1
+    q.by_rows = p.O == 1
+    q.o_block, q.o_blocks = p.O, 1
+    if p.N * p.groups * p.O * q.tiles_y * q.tiles_x == 0:
+        return True
+    q.taps = <int64_t *> malloc(2 * q.blocks * sizeof(int64_t))
+    if q.taps == NULL:
+        return False
+    budget = max(PLANES_BYTES // workers, LEAST_PLANES_BYTES)
+    if q.by_rows:
+        budget = min(budget, ROW_PLANES_BYTES)
+    budget //= <int64_t> sizeof(real)
+    budget = budget // (q.planes * (p.C + p.O))
+    if q.by_rows:
+        size_rows(q, budget, workers)
+    else:
+        size_spans(q, budget, workers)
+    for i in range(q.blocks):
+        q.taps[2 * i] = (i // q.bx * q.pitch + i % q.bx) * sizeof(real)
+        q.taps[2 * i + 1] = i
+    reach = (q.by - 1) * q.pitch + q.bx - 1
+    vectors = ceil_div(q.span, LANES)
+    q.v_line = round_up(vectors * LANES + reach, LANES)
+    q.v_plane = odd_lines(p.C * q.v_line + MAX_NV * LANES)
+    q.s_line = odd_lines((vectors + ROW_NV) * LANES)
+    q.row_plane = odd_lines((ceil_div(q.span + reach, q.pitch) + 2) * q.pitch + 4 * LANES)
+    q.at_map = LINE
+    q.at_row = round_up(q.at_map + sizeof(ColumnMap) + ((q.pitch + 2) * m + r) * sizeof(int64_t), LINE)
+    q.at_rows = q.at_row + round_up(((q.pitch + 2 * LANES) * m + 2 * LANES) * sizeof(real), LINE)
+    q.at_planes = q.at_rows + q.planes * q.row_plane * sizeof(real)
+    q.at_sums = q.at_planes + q.planes * q.v_plane * sizeof(real)
+    q.at_pixels = q.at_sums + q.o_block * q.planes * q.s_line * sizeof(real)
+    q.at_table = q.at_pixels + m * m * STORED_AT_ONCE * sizeof(vec)
+    q.workspace = q.at_table + (q.span // q.pitch + q.by + 8) * p.C * sizeof(void *)
+    q.bad = <char *> malloc(q.units)
+    if q.bad == NULL:
+        free_winograd(q)
+        return False
+    memset(q.bad, 0, q.units)
+    return True
+
+
+cdef void size_spans(WinogradPlan *q, int64_t budget, int workers) noexcept nogil:
+    cdef const Problem *p = q.p
+    cdef int64_t vectors, units, most = max(LEAST_SPAN, budget // LANES)
+    q.cols, q.col_blocks = q.tiles_x, 1
+    q.pitch = q.cols + q.bx - 1
+    q.line = ((p.N - 1) * q.map_rows + q.tiles_y - 1) * q.pitch + q.cols
+    vectors = ceil_div(q.line, LANES)
+    q.spans = ceil_div(vectors, most)
+    units = q.spans * p.groups
+    if units % workers != 0 and units < 16 * workers and vectors >= 2 * workers:
+        q.spans = ceil_div(round_up(units, workers), p.groups)
+    q.span = ceil_div(vectors, q.spans) * LANES
+    q.spans = ceil_div(q.line, q.span)
+    units = q.spans * p.groups
+    if units < workers:
+        q.o_block = round_up(ceil_div(p.O, ceil_div(workers, units)), LARGEST_R)
+        q.o_blocks = ceil_div(p.O, q.o_block)
+        q.o_block = min(q.o_block, p.O)
+    q.units = units * q.o_blocks
+
+
+cdef void size_rows(WinogradPlan *q, int64_t budget, int workers) noexcept nogil:
+    """Blocks of rows x columns of tiles, in which as few tiles as can be are computed twice."""
+    cdef const Problem *p = q.p
+    cdef int64_t cols, rows, best_rows = 1, pieces
+    cdef double cost, best = FOREVER
+    pieces = 1
+    while True:
+        cols = ceil_div(q.tiles_x, pieces)
+        if pieces > 1:
+            cols = round_up(cols + q.bx - 1, LANES) - q.bx + 1
+        q.pitch = round_up(cols + q.bx - 1, LANES)
+        rows = min(q.tiles_y, budget // q.pitch - q.by + 1)
+        if rows >= 1 or cols <= 2 * LANES:
+            rows = max(rows, 1)
+            rows = ceil_div(q.tiles_y, ceil_div(q.tiles_y, rows))
+            cost = (<double> (rows + q.by - 1) * q.pitch * ceil_div(q.tiles_y, rows) * ceil_div(q.tiles_x, cols))
+            if cost < best:
+                best, q.cols, best_rows = cost, cols, rows
+        if cols <= 2 * LANES:
+            break
+        pieces += 1
+    q.pitch = round_up(q.cols + q.bx - 1, LANES)
+    q.col_blocks = ceil_div(q.tiles_x, q.cols)
+    rows = best_rows
+    if p.N * p.groups * q.col_blocks * ceil_div(q.tiles_y, rows) < 4 * workers:
+        rows = ceil_div(q.tiles_y, max(1, ceil_div(workers * (1 if workers == 1 else 2), p.N * p.groups * q.col_blocks)))
+        rows = max(1, min(rows, best_rows))
+    q.span = rows * q.pitch
+    q.spans = ceil_div(q.tiles_y, rows) * p.N
+    q.units = q.spans * q.col_blocks * p.groups
+
+
+cdef void free_winograd(WinogradPlan *q) noexcept nogil:
+    free(q.taps)
+    free(q.bad)
+
+
+cdef struct WinogradUnit:
+    int64_t o0, o1, group
+    int64_t x0, cols                 # tiles
+    int64_t first, tiles             # the span, in tiles of the line
+
+
+cdef WinogradUnit winograd_unit(const WinogradPlan *q, int64_t unit) noexcept nogil:
+    cdef WinogradUnit u
+    cdef int64_t rows, spans
+    u.o0 = unit % q.o_blocks * q.o_block
+    u.o1 = min(q.p.O, u.o0 + q.o_block)
+    unit //= q.o_blocks
+    if q.by_rows:                    # whole rows, within one image
+        rows = q.span // q.pitch
+        spans = ceil_div(q.tiles_y, rows)
+        u.first = (unit % q.spans // spans * q.map_rows + unit % spans * rows) * q.pitch
+        u.tiles = min(q.span, (q.tiles_y - unit % spans * rows) * q.pitch)
+    else:
+        u.first = unit % q.spans * q.span
+        u.tiles = min(q.span, q.line - u.first)
+    unit //= q.spans
+    u.x0 = unit % q.col_blocks * q.cols
+    u.cols = min(q.cols, q.tiles_x - u.x0)
+    u.group = unit // q.col_blocks
+    return u
+
+
+cdef void transform_input(const WinogradPlan *q, const WinogradUnit *u, char *workspace) noexcept nogil:
+    """V of all input channels."""
+    cdef const Problem *p = q.p
+    cdef const WinogradTransforms *f = q.f
+    cdef ColumnMap *map = <ColumnMap *> (workspace + q.at_map)
+    cdef real *row_copy = <real *> (workspace + q.at_row)
+    cdef real *rows = <real *> (workspace + q.at_rows)
+    cdef real *planes = <real *> (workspace + q.at_planes)
+    cdef real *to
+    cdef real *also
+    cdef const real *row
+    cdef const char *slice
+    cdef const char *from_
+    cdef int64_t reach = (q.by - 1) * q.pitch + q.bx - 1
+    cdef int64_t first_row = u.first // q.pitch, last_row = (u.first + u.tiles - 1 + reach) // q.pitch
+    cdef int64_t vectors = ceil_div(q.pitch, LANES), length = (u.cols + q.bx - 1) * q.m + q.a - q.m
+    cdef int64_t read = (vectors * q.m * LANES + q.m) * sizeof(real)
+    cdef int64_t c, n, l, y, end, ty
+    cdef bint plain
+    map.sample = <int64_t *> (map + 1)
+    map_columns(map, u.x0 * q.m - p.W.before, 1, length, p.W.n, p.W.boundary, 1)
+    plain = (p.source.plain and p.source.code == REAL_CODE and p.W.x_step == sizeof(real) and map.inner == 0
+             and map.inner_end == length)
+    for c in range(p.C):
+        l = first_row
+        while l <= last_row:         # the rows of one image
+            n = l // q.map_rows
+            if n >= p.N:
+                break
+            ty = l - n * q.map_rows
+            end = min(q.map_rows, ty + last_row - l + 1)
+            slice = input_slice(p, n, u.group * p.C + c, 0, 0)
+            for y in range(ty * q.m, (end - 1) * q.m + q.a):
+                from_ = input_row(p, slice, y - p.H.before)
+                if plain and from_ != NULL and from_ + map.start * sizeof(real) + read <= p.source.end:
+                    row = <const real *> from_ + map.start
+                else:
+                    fill_row(&p.source, map, row_copy, from_, p.W.x_step, p.constant[c % p.x_parts])
+                    row = row_copy
+                to = also = NULL
+                if y < end * q.m:
+                    to = rows + y % q.m * q.a * q.row_plane + (l + y // q.m - ty - first_row) * q.pitch
+                if y >= (ty + 1) * q.m and y % q.m + q.m < q.a:
+                    also = rows + (y % q.m + q.m) * q.a * q.row_plane + (l + y // q.m - 1 - ty - first_row) * q.pitch
+                if to == NULL:
+                    f.row(row, vectors, also, NULL, q.row_plane)
+                else:
+                    f.row(row, vectors, to, also, q.row_plane)
+            l += end - ty
+        f.columns(rows + u.first - first_row * q.pitch, q.row_plane, q.v_line // LANES, planes + c * q.v_line, q.v_plane)
+
+
+cdef void sum_channels(const WinogradPlan *q, const WinogradUnit *u, char *workspace) noexcept nogil:
+    """S: in each plane, a convolution of V."""
+    cdef const Problem *p = q.p
+    cdef const char *planes = workspace + q.at_planes
+    cdef real *sums = <real *> (workspace + q.at_sums)
+    cdef const ChannelTiles *tiles
+    cdef int64_t i, o, at, left, strips, vectors = ceil_div(u.tiles, LANES), ldw = p.C * q.blocks
+    cdef int64_t lds = q.planes * q.s_line
+    cdef const real *w
+    cdef int k, v
+    for i in range(q.planes):
+        w = q.u + (u.group * q.planes + i) * q.u_plane
+        o = u.o0
+        k = 0
+        while o < u.o1:
+            while CHANNEL_TILES[k].R > u.o1 - o or CHANNEL_TILES[k].R > LARGEST_R:
+                k += 1
+            tiles = &CHANNEL_TILES[k]
+            at = 0
+            while at < vectors:
+                left = vectors - at
+                v = 0
+                while tiles.NV[v] > left:
+                    v += 1
+                if v == 0 and left > tiles.NV[0] and left <= 2 * tiles.NV[1]:
+                    v = 1
+                strips = left // tiles.NV[0] if v == 0 else 1
+                if v == 0 and left % tiles.NV[0] != 0 and strips > 1:
+                    strips -= 1
+                tiles.run[v](planes + (i * q.v_plane + at * LANES) * sizeof(real), strips, q.taps, q.blocks, p.C,
+                             q.v_line * sizeof(real), w + o * ldw, ldw, 0, NULL, False,
+                             sums + ((o - u.o0) * q.planes + i) * q.s_line + at * LANES, lds)
+                at += strips * tiles.NV[v]
+            o += tiles.R
+
+
+cdef void sum_rows(const WinogradPlan *q, const WinogradUnit *u, char *workspace) noexcept nogil:
+    """S of one output channel: each row of V, once loaded, feeds several rows of sums."""
+    cdef const Problem *p = q.p
+    cdef const real *planes = <const real *> (workspace + q.at_planes)
+    cdef real *sums = <real *> (workspace + q.at_sums)
+    cdef const char **table = <const char **> (workspace + q.at_table)
+    cdef int64_t rows = u.tiles // q.pitch, in_rows = rows + q.by - 1 + 8
+    cdef int64_t i, c, l, y, x, vectors = q.pitch // LANES, n
+    cdef int R, best, k
+    best = 4 if q.by >= 4 else 2 if q.by >= 2 else 1
+    for i in range(q.planes):
+        for c in range(p.C):
+            for l in range(in_rows):
+                table[c * in_rows + l] = <const char *> (planes + i * q.v_plane + c * q.v_line
+                                                         + min(l, rows + q.by - 2) * q.pitch)
+        y = 0
+        while y < rows:
+            R = best
+            while R > rows - y:
+                R //= 2
+            x = 0
+            while x < vectors:
+                k = 0
+                while ROW_WIDTHS[k] > vectors - x:
+                    k += 1
+                n = (vectors - x) // ROW_WIDTHS[k] if k == 0 else 1
+                ROW_TILES[R][k](table, y, 1, p.C, in_rows, q.by, q.bx, sizeof(real),
+                                q.u + (u.group * q.planes + i) * q.u_plane, NULL, True, x * sizeof(vec), n,
+                                sums + i * q.s_line + y * q.pitch + x * LANES, q.pitch)
+                x += n * ROW_WIDTHS[k]
+            y += R
+
+
+cdef void store_pixels(const WinogradPlan *q, const WinogradUnit *u, int64_t o, const real *pixels, int64_t first,
+                       int64_t tiles) noexcept nogil:
+    """Tiles first to first + tiles of the line, m lines of pixels, to where they stand in the output."""
+    cdef const Problem *p = q.p
+    cdef int64_t l = first // q.pitch, x = first - l * q.pitch, n, ty, count, i, line = q.m * STORED_AT_ONCE * LANES
+    cdef int64_t done = 0
+    cdef char *y
+    while done < tiles:
+        n = l // q.map_rows
+        ty = l - n * q.map_rows
+        count = min(min(u.cols - x, tiles - done) * q.m, p.W.on - (u.x0 + x) * q.m)
+        if count > 0 and ty < q.tiles_y:
+            y = output_slice(p, n, u.group * p.O + o, 0) + ty * q.m * p.H.y_step + (u.x0 + x) * q.m * p.W.y_step
+            for i in range(min(q.m, p.H.on - ty * q.m)):
+                if p.y_direct:
+                    copy_reals(<real *> y, pixels + i * line + done * q.m, count)
+                else:
+                    store(p.y_code, y, p.W.y_step, pixels + i * line + done * q.m, count)
+                y += p.H.y_step
+        done += q.pitch - x
+        x = 0
+        l += 1
+
+
+cdef void run_winograd_unit(const void *plan, int64_t unit, char *workspace, Progress *progress,
+                            bint calling) noexcept nogil:
+    cdef const WinogradPlan *q = <const WinogradPlan *> plan
+    cdef const Problem *p = q.p
+    cdef WinogradUnit u = winograd_unit(q, unit)
+    cdef int64_t *held = <int64_t *> workspace       # whose V the workspace holds
+    cdef real *pixels = <real *> (workspace + q.at_pixels)
+    cdef const real *sums = <const real *> (workspace + q.at_sums)
+    cdef int64_t o, at, n, vectors = ceil_div(u.tiles, LANES)
+    cdef vec check = vzero()
+    cdef real bias
+    if held[0] == NOTHING_HELD:      # what lies between rows goes through the sums: it must not be NaN by chance
+        memset(workspace + q.at_row, 0, q.at_planes - q.at_row)
+    if held[0] != unit // q.o_blocks:
+        transform_input(q, &u, workspace)
+        held[0] = unit // q.o_blocks
+    if q.by_rows:
+        sum_rows(q, &u, workspace)
+    else:
+        sum_channels(q, &u, workspace)
+    for o in range(u.o0, u.o1):
+        bias = p.bias[u.group * p.O + o] if p.bias != NULL else <real> 0
+        at = 0
+        while at < vectors:
+            n = min(vectors - at, STORED_AT_ONCE)
+            q.f.back(sums + (o - u.o0) * q.planes * q.s_line + at * LANES, q.s_line, n, bias, pixels,
+                     q.m * STORED_AT_ONCE * LANES, &check)
+            store_pixels(q, &u, o, pixels, u.first + at * LANES, min(n * LANES, u.tiles - at * LANES))
+            at += n
+    q.bad[unit] = any_not_zero(&check)
+
+
+# ---------------------------------------------------------------- weights
+
+cdef struct WeightTransform:
+    const WinogradTransforms *f
+    const real *w
+    real *u
+    int64_t O, C, kh, kw             # O and C: of one group
+    int64_t outputs                  # of all groups
+    int64_t o_step, c_step           # reals from channel to channel of w
+    bint flipped                     # taps from last to first
+    int64_t plane                    # reals from plane to plane of u
+
+
+cdef void describe_weights(WeightTransform *q, cnp.ndarray w, int64_t groups, int m, int r, bint exchanged):
+    q.f = find_variant(m, r)
+    q.w = <const real *> cnp.PyArray_DATA(w)
+    q.O, q.C, q.kh, q.kw = w.shape[0] // groups, w.shape[1], w.shape[2], w.shape[3]
+    q.o_step, q.c_step, q.flipped = q.C * q.kh * q.kw, q.kh * q.kw, exchanged
+    if exchanged:
+        q.O, q.C, q.o_step, q.c_step = q.C, q.O, q.c_step, q.o_step
+    q.outputs = groups * q.O
+    q.plane = odd_lines(q.O * q.C * ceil_div(q.kh, r) * ceil_div(q.kw, r))
+
+
+cdef void transform_weights(const void *plan, int64_t unit, char *workspace, Progress *progress,
+                            bint calling) noexcept nogil:
+    """The weights of one output channel, vectors of input channels at a time."""
+    cdef const WeightTransform *q = <const WeightTransform *> plan
+    cdef const WinogradTransforms *f = q.f
+    cdef int64_t size = q.kh * q.kw, by = ceil_div(q.kh, f.r), bx = ceil_div(q.kw, f.r), blocks = by * bx
+    cdef int64_t first = unit // q.O * q.O * q.C * size + unit % q.O * q.o_step, end = q.outputs * q.C * size
+    cdef const real *w = q.w + first
+    cdef real *u = q.u + unit // q.O * f.a * f.a * q.plane + unit % q.O * q.C * blocks
+    cdef vec taps[LANES]
+    cdef vec g[MAX_TAPS]
+    cdef real transformed[MAX_A * MAX_A * LANES]
+    cdef int64_t c = 0, ky, kx, i, j, k, n, b, at
+    cdef bint turned
+    while c < q.C:
+        turned = size <= LANES and first + (c + LANES - 1) * q.c_step + LANES <= end and c + LANES <= q.C
+        if turned:
+            for i in range(LANES):
+                taps[i] = (<const vec *> (w + (c + i) * q.c_step))[0]
+            transpose_square(taps)
+        for b in range(blocks):
+            ky, kx = b // bx * f.r, b % bx * f.r
+            for i in range(f.r):
+                for j in range(f.r):
+                    k = i * f.r + j
+                    at = (ky + i) * q.kw + kx + j
+                    if q.flipped:
+                        at = size - 1 - at
+                    if turned and ky + i < q.kh and kx + j < q.kw:
+                        g[k] = taps[at]
+                        continue
+                    g[k] = vzero()
+                    if ky + i < q.kh and kx + j < q.kw:
+                        for n in range(min(LANES, q.C - c)):
+                            (<real *> &g[k])[n] = w[(c + n) * q.c_step + at]
+            if blocks == 1 and c + LANES <= q.C:
+                f.weights(g, u + c, q.plane)
+                continue
+            f.weights(g, transformed, LANES)
+            for i in range(f.a * f.a):
+                for j in range(min(LANES, q.C - c)):
+                    u[i * q.plane + (c + j) * blocks + b] = transformed[i * LANES + j]
+        c += LANES
+
+
+def winograd_size(cnp.ndarray w not None, int64_t groups, int m, int r, bint exchanged):
+    """The shape of transformed weights: a plane a row, padded."""
+    cdef WeightTransform q
+    describe_weights(&q, w, groups, m, r, exchanged)
+    return groups * q.f.a * q.f.a, q.plane
+
+
+def winograd_weights(cnp.ndarray w not None, cnp.ndarray u not None, int64_t groups, int m, int r, bint exchanged,
+                     int workers):
+    """Fill u, of `winograd_size`, from w, (O, C // groups, kh, kw); both are C-contiguous."""
+    cdef WeightTransform q
+    describe_weights(&q, w, groups, m, r, exchanged)
+    q.u = <real *> cnp.PyArray_DATA(u)
+    run_units(transform_weights, &q, q.outputs, 0, <double> cnp.PyArray_SIZE(u), workers)
+
+
+def winograd(cnp.ndarray x not None, cnp.ndarray w not None, cnp.ndarray u, cnp.ndarray bias,
+             cnp.ndarray out not None, int n_batch, int64_t groups, tuple before, tuple boundary, double constant,
+             int workers, int m, int r, cnp.ndarray order, bint run=True):
+    """Correlate at stride 1, with weights that are exchanged where there is an order. Without u they are transformed
+    first. Returns the blocks, (first image, last, group, first channel, last, row, last, column, last), in which some
+    output is not finite, each last one excluded; without `run`, the bytes of all workspaces."""
+    cdef Problem p
+    cdef WinogradPlan q
+    cdef WeightTransform weights
+    cdef Block block
+    cdef tuple one = (1, 1)
+    cdef int64_t size
+    describe_problem(&p, x, w, out, n_batch, groups, one, one, before, boundary, constant, 0.0, 1, False, 1, order)
+    p.bias = <const real *> cnp.PyArray_DATA(bias) if bias is not None else NULL
+    describe_weights(&weights, w, groups, m, r, order is not None)
+    memset(&block, 0, sizeof(block))
+    if not plan_winograd(&q, &p, weights.plane, m, r, workers):
+        raise MemoryError("the workspace of this convolution does not fit in memory")
+    try:
+        if u is None and run:
+            block = take_block(max(<int64_t> 1, groups * q.planes * weights.plane) * sizeof(real))
+            weights.u = <real *> block.start
+            run_units(transform_weights, &weights, weights.outputs, 0, <double> groups * q.planes * weights.plane, workers)
+        q.u = weights.u if u is None else <const real *> cnp.PyArray_DATA(u)
+        size = execute_units(&p, run_winograd_unit, &q, q.units, q.workspace, workers, run)
+        return bad_blocks(&q) if run else size
+    finally:
+        if block.start != NULL:
+            give_back(block)
+        free_winograd(&q)
+
+
+cdef list bad_blocks(const WinogradPlan *q):
+    cdef const Problem *p = q.p
+    cdef WinogradUnit t
+    cdef int64_t unit, first, last, n
+    cdef list blocks = []
+    for unit in range(q.units):
+        if q.bad[unit]:
+            t = winograd_unit(q, unit)
+            first, last = t.first // q.pitch, (t.first + t.tiles - 1) // q.pitch
+            n = first // q.map_rows
+            if last // q.map_rows == n:
+                rows = min((first - n * q.map_rows) * q.m, p.H.on), min((last - n * q.map_rows + 1) * q.m, p.H.on)
+            else:
+                rows = 0, p.H.on
+            blocks.append((n, min(last // q.map_rows + 1, p.N), t.group, t.o0, t.o1, *rows, t.x0 * q.m,
+                           min((t.x0 + t.cols) * q.m, p.W.on)))
+    return blocks
