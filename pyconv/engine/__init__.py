@@ -93,6 +93,8 @@ _kernels = {dtype: importlib.import_module(f"{__name__}._direct_{short}_{level}"
                                  (np.dtype(np.int64), "i64"))}
 _deform_kernels = {dtype: importlib.import_module(f"{__name__}._deform_{short}_{level}")
                    for dtype, short in ((np.dtype(np.float32), "f32"), (np.dtype(np.float64), "f64"))}
+_separable_kernels = {dtype: importlib.import_module(f"{__name__}._separable_{short}_{level}")
+                      for dtype, short in ((np.dtype(np.float32), "f32"), (np.dtype(np.float64), "f64"))}
 _small = {dtype: kernels.small_corr2d for dtype, kernels in _kernels.items() if dtype.kind == "f"}
 
 
@@ -153,15 +155,18 @@ def correlate(x, w, bias, out, nbatch, groups, stride, dilation, before, boundar
          fused, pairs, upscale)
 
 
+def _channels_last(x, out, axis):
+    """Whether the batch axis `axis` counts the samples of an image's pixels: then it is an image whose columns are so
+    many samples wide, and filtered without a transposed copy."""
+    pixel = x.shape[axis]
+    return (1 < pixel <= 16 and x.strides[axis] == x.itemsize and x.strides[-1] == pixel * x.itemsize
+            and out.strides[axis] == out.itemsize and out.strides[-1] == pixel * out.itemsize)
+
+
 def _run(x, w, bias, out, nbatch, groups, stride, dilation, before, boundary, constant, constant_imag, x_parts,
          workers, skip_zeros, fused, pairs, upscale):
-    # A channels-last image is one whose columns are `pixel` samples wide: filtered without a transposed copy.
-    interleaved = False
-    if nbatch and x_parts == 1 and w.shape[0] == 1:
-        pixel = x.shape[nbatch - 1]
-        interleaved = (1 < pixel <= 16 and stride[-1] == 1
-                       and x.strides[nbatch - 1] == x.itemsize and x.strides[-1] == pixel * x.itemsize
-                       and out.strides[nbatch - 1] == out.itemsize and out.strides[-1] == pixel * out.itemsize)
+    interleaved = (nbatch > 0 and x_parts == 1 and w.shape[0] == 1 and stride[-1] == 1
+                   and _channels_last(x, out, nbatch - 1))
     _kernels[w.dtype].correlate(x, w, bias, out, nbatch, groups, stride, dilation, before, boundary, constant,
                                 constant_imag, x_parts, interleaved, workers, skip_zeros, fused, pairs, upscale)
 
@@ -195,6 +200,67 @@ def _correlate_complex(x, w, bias, out, nbatch, groups, stride, dilation, before
             x_part, constant_part = (x.real, constant.real) if part == 0 else (x.imag, constant.imag)
             _run(x_part, w, bias_part, out_part, *settings, constant_part, 0.0, 1, workers, skip_zeros, fused, pairs,
                  upscale)
+
+
+def separable(x, down, along, out, nbatch, before, boundary, constant, workers, skip_zeros=False, fused=True,
+              pairs=(0, 0), divisors=(0, 0), rounded=False, check=False):
+    """Cross-correlate x with `down` along its last axis but one, and the result with `along` along its last axis.
+
+    The bits are those of two calls of `correlate`, with an array of out's dtype (`rounded`) or of the dtype computed in
+    between them.
+
+    Parameters
+    ----------
+    x : ndarray, batch (`nbatch` axes) + (H, W)
+        Any numeric dtype, strides, alignment and byte order.
+    down, along : ndarray, (kh,) and (kw,)
+        Contiguous, of one dtype: that computed in, float32 or float64.
+    out : ndarray, batch + (oh, ow)
+        Any numeric dtype and strides, complex where x is; shares no memory with x.
+    nbatch, workers : int
+    before, boundary : tuple of int
+        For both axes, as in `correlate`. Beyond the ends of a row are the sums down the columns that the boundary shows
+        there, or the constant itself.
+    constant : number
+    skip_zeros : bool
+        A weight of exactly zero is no tap.
+    fused : bool
+        Whether a product and the sum it goes into are rounded once, or each; without `skip_zeros` the sum then starts
+        from the last weight.
+    pairs : tuple of int
+        For each pass, as in `correlate`.
+    divisors : tuple of number
+        What the sums of each pass are divided by; 0: nothing.
+    rounded : bool
+        Whether what is between the passes goes through out's dtype.
+    check : bool
+        Whether to look for outputs that are not finite.
+
+    Returns
+    -------
+    bool
+        Whether all outputs are finite, as they are computed; True where `check` is not set.
+    """
+    if out.size == 0:
+        return True
+    if not (out.flags.aligned and out.dtype.isnative):
+        native = np.empty(out.shape, out.dtype.newbyteorder("="))
+        finite = separable(x, down, along, native, nbatch, before, boundary, constant, workers, skip_zeros, fused, pairs,
+                           divisors, rounded, check)
+        out[...] = native
+        return finite
+    if out.dtype.kind == "c":
+        constant = complex(constant)
+        parts = (x.real, out.real, constant.real), (x.imag, out.imag, constant.imag)
+    else:
+        parts = (x, out, constant),
+    finite = True
+    for x_part, out_part, constant_part in parts:
+        interleaved = nbatch > 0 and _channels_last(x_part, out_part, nbatch - 1)
+        finite &= _separable_kernels[down.dtype].separable(
+            x_part, out_part, nbatch, down, along, before, boundary, constant_part, interleaved, workers, skip_zeros,
+            fused, pairs, divisors, rounded, check)
+    return finite
 
 
 def source_index(positions, n, boundary):
