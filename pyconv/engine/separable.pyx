@@ -35,13 +35,23 @@ cdef enum:
 
 cdef enum:
     MAX_AXES = 64                    # NumPy's own limit
-    MAX_WIDTH = 8                    # vectors
+    MAX_WIDTH = 8                    # vectors of a strip
+    LARGEST_STEP = LARGEST_R         # rows of a step down the columns: 8 where there are 32 registers, else 4
     UNIT_BYTES = 131072              # of output, in a unit: small enough to stay cached, large enough to start
     BLOCK_BYTES = 16384              # of a row, in a unit: four such rows of sums stay in the L1 cache or nearly so
     SERIAL_BELOW = 200000            # multiply-adds: less than the start of a second thread costs
     BRIEF = 1000000000               # multiply-adds: some 10 ms
 
 cdef double LARGEST_WORKSPACE = 2.0**46
+
+
+cdef struct Weights:                 # of one pass
+    int64_t k, n_taps
+    int order
+    int64_t *place                   # of each tap, in the order of summation, among the k
+    real *w
+    bint complete                    # every weight is a tap, and they come from first to last
+    real divisor                     # of the sums; 0: none
 
 
 # ---------------------------------------------------------------- sums
@@ -86,6 +96,45 @@ cdef inline void sum_taps(int NV, int order, const char *const *taps, const real
         sums += NV * LANES
 
 
+cdef void sum_shifts(const char *samples, const real *w, int64_t n_taps, int64_t n_strips,
+                     real *sums) noexcept nogil:
+    """strips_8, FUSED, of taps that are neighbouring samples. A load of all but every sixteenth (eighth) of them spans
+    two cache lines, which takes twice as long, so every second tap is made of two vectors in registers instead."""
+    cdef vec acc[MAX_WIDTH]
+    cdef vec a[MAX_WIDTH + 1]
+    cdef mask_vec order
+    cdef const char *p
+    cdef int64_t strip, t, end
+    cdef int v
+    for strip in range(n_strips):
+        for v in range(MAX_WIDTH):
+            acc[v] = vzero()
+        end = 0
+        while end < n_taps:
+            t = end
+            end = min(t + LANES, n_taps)
+            p = samples + t * sizeof(real)
+            for v in range(MAX_WIDTH + 1):
+                a[v] = (<const vec *> p + v)[0]
+            order = lanes_from(0)
+            while t + 1 < end:
+                for v in range(MAX_WIDTH):
+                    acc[v] += two_shifted(a[v], a[v + 1], order) * w[t]
+                p += sizeof(real)
+                for v in range(MAX_WIDTH):
+                    acc[v] += (<const vec *> p + v)[0] * w[t + 1]
+                p += sizeof(real)
+                order = two_further(order)
+                t += 2
+            if t < end:
+                for v in range(MAX_WIDTH):
+                    acc[v] += (<const vec *> p + v)[0] * w[t]
+        for v in range(MAX_WIDTH):
+            (<vec *> sums + v)[0] = acc[v]
+        samples += MAX_WIDTH * sizeof(vec)
+        sums += MAX_WIDTH * LANES
+
+
 cdef inline void sum_taps_in_order(int NV, int order, const char *const *taps, const real *w, int64_t n_taps,
                                    int64_t x, int64_t n_strips, real *sums) noexcept nogil:
     if order == FUSED:
@@ -125,9 +174,10 @@ cdef Strips STRIPS[4]
 STRIPS = [strips_8, strips_4, strips_2, strips_1]
 
 
-cdef void sum_row(int order, const char *const *taps, const real *w, int64_t n_taps, int64_t n,
+cdef void sum_row(int order, bint shifts, const char *const *taps, const real *w, int64_t n_taps, int64_t n,
                   real *sums) noexcept nogil:
-    """n sums; fewer than a vector are a whole one, both read and written."""
+    """n sums; fewer than a vector are a whole one, both read and written. shifts: taps are neighbouring samples, and
+    two strips more can be read."""
     cdef int64_t x = 0, wide, strips
     cdef int i
     while x < n:
@@ -141,13 +191,17 @@ cdef void sum_row(int order, const char *const *taps, const real *w, int64_t n_t
         if n - x < wide <= n:                # moved back over sums already stored: it ends where the row does
             x = n - wide
         strips = max(<int64_t> 1, (n - x) // wide)
-        STRIPS[i](order, taps, w, n_taps, x * sizeof(real), strips, sums + x)
+        if shifts and i == 0:
+            sum_shifts(taps[0] + x * sizeof(real), w, n_taps, strips, sums + x)
+        else:
+            STRIPS[i](order, taps, w, n_taps, x * sizeof(real), strips, sums + x)
         x += strips * wide
 
 
-cdef inline void add_row(int first, int last, int NV, vec (*acc)[4], const char *x, const real *w) noexcept nogil:
+cdef inline void add_row(int first, int last, int NV, vec (*acc)[MAX_WIDTH], const char *x,
+                         const real *w) noexcept nogil:
     """One row, once loaded, feeds the output rows first to last - 1; w is the weight of output row 0."""
-    cdef vec b[4]
+    cdef vec b[MAX_WIDTH]
     cdef int r, v
     for v in range(NV):
         b[v] = load_once(x + v * sizeof(vec))
@@ -159,23 +213,46 @@ cdef inline void add_row(int first, int last, int NV, vec (*acc)[4], const char 
 cdef inline void sum_down(int R, int NV, const char *const *rows, const real *w, int64_t kh, int64_t x,
                           int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
     """R rows of n_strips times NV vectors; needs kh >= R. Output row r and row i meet in weight i - r."""
-    cdef vec acc[4][4]
+    cdef vec acc[LARGEST_STEP][MAX_WIDTH]
     cdef int64_t strip, i
     cdef int r, v
     for strip in range(n_strips):
         for r in range(R):
             for v in range(NV):
                 acc[r][v] = vzero()
-        add_row(0, 1, NV, acc, rows[0] + x, w)
-        add_row(0, 2, NV, acc, rows[1] + x, w + 1)
+        for r in range(R):           # what the next step reads, while this one is computed
+            for v in range(NV):
+                prefetch(rows[kh + R - 1 + r] + x + v * sizeof(vec))
+        if R > 1:
+            add_row(0, 1, NV, acc, rows[0] + x, w + 0)
+        if R > 2:
+            add_row(0, 2, NV, acc, rows[1] + x, w + 1)
         if R > 3:
             add_row(0, 3, NV, acc, rows[2] + x, w + 2)
+        if R > 4:
+            add_row(0, 4, NV, acc, rows[3] + x, w + 3)
+        if R > 5:
+            add_row(0, 5, NV, acc, rows[4] + x, w + 4)
+        if R > 6:
+            add_row(0, 6, NV, acc, rows[5] + x, w + 5)
+        if R > 7:
+            add_row(0, 7, NV, acc, rows[6] + x, w + 6)
         for i in range(R - 1, kh):
             add_row(0, R, NV, acc, rows[i] + x, w + i)
-        add_row(1, R, NV, acc, rows[kh] + x, w + kh)
-        add_row(2, R, NV, acc, rows[kh + 1] + x, w + kh + 1)
+        if R > 1:
+            add_row(1, R, NV, acc, rows[kh + 0] + x, w + kh + 0)
+        if R > 2:
+            add_row(2, R, NV, acc, rows[kh + 1] + x, w + kh + 1)
         if R > 3:
             add_row(3, R, NV, acc, rows[kh + 2] + x, w + kh + 2)
+        if R > 4:
+            add_row(4, R, NV, acc, rows[kh + 3] + x, w + kh + 3)
+        if R > 5:
+            add_row(5, R, NV, acc, rows[kh + 4] + x, w + kh + 4)
+        if R > 6:
+            add_row(6, R, NV, acc, rows[kh + 5] + x, w + kh + 5)
+        if R > 7:
+            add_row(7, R, NV, acc, rows[kh + 6] + x, w + kh + 6)
         for r in range(R):
             for v in range(NV):
                 (<vec *> (sums + r * lds) + v)[0] = acc[r][v]
@@ -183,39 +260,60 @@ cdef inline void sum_down(int R, int NV, const char *const *rows, const real *w,
         sums += NV * LANES
 
 
-cdef inline void sum_rows(int R, int NV, const char *const *rows, const real *w, int64_t kh, int64_t x,
-                          int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
+# Rows of a step by the number of weights, and vectors of a strip: R x NV sums fill the registers.
+cdef inline void sum_rows(int R, int NV3, int NV4, int NV8, const char *const *rows, const real *w, int64_t kh,
+                          int64_t x, int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
     if R == 3:
-        sum_down(3, NV, rows, w, 3, x, n_strips, sums, lds)
-    elif kh == 5:
-        sum_down(4, NV, rows, w, 5, x, n_strips, sums, lds)
-    else:
-        sum_down(4, NV, rows, w, kh, x, n_strips, sums, lds)
+        sum_down(3, NV3, rows, w, 3, x, n_strips, sums, lds)
+    elif R == 4:
+        sum_down(4, NV4, rows, w, kh, x, n_strips, sums, lds)
+    elif LARGEST_STEP == 8:
+        sum_down(LARGEST_STEP, NV8, rows, w, kh, x, n_strips, sums, lds)
+
+
+cdef void columns_wide(int R, const char *const *rows, const real *w, int64_t kh, int64_t x, int64_t n_strips,
+                       real *sums, int64_t lds) noexcept nogil:
+    sum_rows(R, ROW_NV, ROW_NV, NV8, rows, w, kh, x, n_strips, sums, lds)
+
+
+cdef void columns_2(int R, const char *const *rows, const real *w, int64_t kh, int64_t x, int64_t n_strips,
+                    real *sums, int64_t lds) noexcept nogil:
+    sum_rows(R, 2, 2, 2, rows, w, kh, x, n_strips, sums, lds)
+
+
+cdef void columns_1(int R, const char *const *rows, const real *w, int64_t kh, int64_t x, int64_t n_strips,
+                    real *sums, int64_t lds) noexcept nogil:
+    sum_rows(R, 1, 1, 1, rows, w, kh, x, n_strips, sums, lds)
 
 
 cdef void sum_columns(int R, const char *const *rows, const real *w, int64_t kh, int64_t n, real *sums,
                       int64_t lds) noexcept nogil:
-    """R rows of n sums down the columns (3 of three weights, or 4 of more), as FUSED."""
-    cdef int64_t x = 0, wide, strips
-    cdef int i
+    """R rows of n sums down the columns, R of `step_rows`, as FUSED."""
+    cdef int64_t x = 0, widest = (NV8 if R == 8 else ROW_NV) * LANES, wide
     while x < n:
-        i = 0
-        if n - x < ROW_NV * LANES:
-            while i < 2 and (ROW_NV >> (i + 1)) * LANES >= n - x and ROW_NV >> (i + 1):
-                i += 1
-        while i < 2 and (ROW_NV >> i) * LANES > n and ROW_NV >> (i + 1):
-            i += 1
-        wide = (ROW_NV >> i) * LANES
+        wide = widest
+        if n - x < wide:
+            wide = LANES if n - x <= LANES else min(wide, 2 * LANES if n - x <= 2 * LANES else wide)
+        if wide > n:
+            wide = 2 * LANES if n >= 2 * LANES and widest >= 2 * LANES else LANES
         if n - x < wide <= n:
             x = n - wide
-        strips = max(<int64_t> 1, (n - x) // wide)
-        if i == 0:
-            sum_rows(R, ROW_NV, rows, w, kh, x * sizeof(real), strips, sums + x, lds)
-        elif wide == 2 * LANES:
-            sum_rows(R, 2, rows, w, kh, x * sizeof(real), strips, sums + x, lds)
+        if wide == widest:
+            columns_wide(R, rows, w, kh, x * sizeof(real), (n - x) // wide, sums + x, lds)
+            x += (n - x) // wide * wide
+        elif wide == LANES:
+            columns_1(R, rows, w, kh, x * sizeof(real), 1, sums + x, lds)
+            x += wide
         else:
-            sum_rows(R, 1, rows, w, kh, x * sizeof(real), strips, sums + x, lds)
-        x += strips * wide
+            columns_2(R, rows, w, kh, x * sizeof(real), 1, sums + x, lds)
+            x += wide
+
+
+cdef inline int step_rows(const Weights *q) noexcept nogil:
+    """How many output rows share the input rows they read."""
+    if not q.complete or q.k < 3:
+        return 1
+    return LARGEST_STEP if q.k >= LARGEST_STEP else min(4, q.k)
 
 
 # ---------------------------------------------------------------- the problem
@@ -225,15 +323,6 @@ cdef struct Axis:
     int64_t before                   # padding before
     int boundary
     int64_t x_step, y_step           # bytes from sample to sample, of the input and of the output
-
-
-cdef struct Weights:                 # of one pass
-    int64_t k, n_taps
-    int order
-    int64_t *place                   # of each tap, in the order of summation, among the k
-    real *w
-    bint complete                    # every weight is a tap, and they come from first to last
-    real divisor                     # of the sums; 0: none
 
 
 cdef struct Problem:
@@ -253,11 +342,11 @@ cdef struct Problem:
     real constant
     int64_t *seen                    # set to 1 where an output is not finite; NULL: nobody asks
     bint in_place
-    int R                            # output rows of a step: 3 or 4, or 1: no rows are shared
+    int R                            # output rows of a step
     int64_t reach                    # samples along a row that an output reads, less one
     int64_t rows, row_blocks, cols, col_blocks
     int64_t ring, ring_pitch, sums_pitch, units
-    int64_t at_table, at_taps, at_ring, at_constant, at_sums, at_row, at_bytes, workspace
+    int64_t at_table, at_taps, at_ring, at_constant, at_sums, at_row, at_bytes, at_border, workspace
     int64_t batch[MAX_AXES]
     int64_t x_batch[MAX_AXES]
     int64_t y_batch[MAX_AXES]
@@ -301,15 +390,25 @@ cdef void find_columns(const Problem *p, int64_t block, Columns *c) noexcept nog
     c.origin = min(c.first, c.low)
 
 
-cdef inline void fill_borders(const Problem *p, const Columns *c, real *sums) noexcept nogil:
-    """The sums beyond both ends of a row: those that the boundary shows there, or the constant."""
-    cdef int64_t i, s
-    for i in range(c.first, min(c.end, 0)):
-        s = sample_at(i, p.W.n // p.interleave, p.W.boundary, p.interleave)
-        sums[i - c.origin] = sums[s - c.origin] if s >= 0 else p.constant
+cdef int64_t map_borders(const Problem *p, const Columns *c, int64_t *from_) noexcept nogil:
+    """For each position beyond the left border, then beyond the right one: which of the unit's sums stands there, or -1
+    for the constant. Returns how many are on the left. (Divisions: once a unit, not once a row.)"""
+    cdef int64_t i, s, left = max(<int64_t> 0, min(c.end, 0) - c.first)
+    for i in range(left):
+        s = sample_at(c.first + i, p.W.n // p.interleave, p.W.boundary, p.interleave)
+        from_[i] = s - c.origin if s >= 0 else -1
+    from_ += left
     for i in range(max(c.first, p.W.n), c.end):
         s = sample_at(i, p.W.n // p.interleave, p.W.boundary, p.interleave)
-        sums[i - c.origin] = sums[s - c.origin] if s >= 0 else p.constant
+        from_[0] = s - c.origin if s >= 0 else -1
+        from_ += 1
+    return left
+
+
+cdef inline void show_border(real *to, const real *sums, const int64_t *from_, int64_t n, real constant) noexcept nogil:
+    cdef int64_t i
+    for i in range(n):
+        to[i] = sums[from_[i]] if from_[i] >= 0 else constant
 
 
 cdef inline void divide(real *sums, int64_t n, real divisor) noexcept nogil:
@@ -331,13 +430,15 @@ cdef void filter_unit(const void *problem, int64_t unit, char *workspace, Progre
     cdef real *all_sums = <real *> (workspace + p.at_sums)
     cdef real *row = <real *> (workspace + p.at_row)
     cdef char *numbers = workspace + p.at_bytes
+    cdef int64_t *border = <int64_t *> (workspace + p.at_border)
     cdef Columns c
     cdef const char *slice = p.x
     cdef char *out = p.y
     cdef real *sums
     cdef real *target
-    cdef int64_t y0, y1, y, n_rows, n, width, i, t, r, filled = 0, rows
+    cdef int64_t y0, y1, y, n_rows, n, width, i, t, r, filled = 0, rows, left, right
     cdef int a
+    cdef bint shifts = SHIFTS and p.along.complete and p.interleave == 1
     find_columns(p, unit % p.col_blocks, &c)
     unit //= p.col_blocks
     y0 = unit % p.row_blocks * p.rows
@@ -353,12 +454,17 @@ cdef void filter_unit(const void *problem, int64_t unit, char *workspace, Progre
     n = c.x1 - c.x0
     n_rows = y1 - y0 + p.down.k - 1
     fill_constant(constant, width, p.constant)
+    all_sums += (LANES - (c.low - c.origin) % LANES) % LANES     # so that the columns' sums are aligned
+    left = map_borders(p, &c, border)
+    right = max(c.first, p.W.n)
+    for i in range(n_rows + p.R):
+        table[i] = workspace
     y = y0
     while y < y1:
         rows = p.R if y1 - y0 >= p.R else 1
         y = min(y, y1 - rows)            # moved back: the last rows are computed again rather than one by one
-        # The rows that this step reads and no earlier one did
-        while filled < min(n_rows, y - y0 + rows + p.down.k - 1):
+        # The rows that this step reads and no earlier one did, and in place those that it asks the cache for
+        while filled < min(n_rows, y - y0 + rows + p.down.k - 1 + (p.R if p.in_place else 0)):
             i = boundary_index(y0 - p.H.before + filled, p.H.n, p.H.boundary)
             if i < 0:
                 table[filled] = <const char *> constant
@@ -377,17 +483,18 @@ cdef void filter_unit(const void *problem, int64_t unit, char *workspace, Progre
             if rows == 1:
                 for t in range(p.down.n_taps):
                     taps[t] = table[y - y0 + p.down.place[t]]
-                sum_row(p.down.order, taps, p.down.w, p.down.n_taps, width, target)
+                sum_row(p.down.order, False, taps, p.down.w, p.down.n_taps, width, target)
             divide(target, width, p.down.divisor)
             if p.rounded:
                 store(p.y_code, numbers, p.y_size, target, width)
                 load(p.y_code, target, numbers, p.y_size, width)
-            fill_borders(p, &c, sums)
+            show_border(sums + c.first - c.origin, sums, border, left, p.constant)
+            show_border(sums + right - c.origin, sums, border + left, c.end - right, p.constant)
             for t in range(p.along.n_taps):
                 taps[t] = <const char *> (sums + c.first - c.origin + p.along.place[t] * p.interleave)
             # Whole vectors only: of fewer sums the rest would be written, too.
             target = <real *> (out + (y + r) * p.H.y_step) if p.y_direct and n >= LANES and p.along.divisor == 0 else row
-            sum_row(p.along.order, taps, p.along.w, p.along.n_taps, n, target)
+            sum_row(p.along.order, shifts, taps, p.along.w, p.along.n_taps, n, target)
             divide(target, n, p.along.divisor)
             if p.seen != NULL and not all_finite(target, n):
                 p.seen[0] = 1
@@ -446,10 +553,10 @@ cdef int64_t place(Problem *p, int64_t size) noexcept nogil:
 
 cdef void plan(Problem *p, int workers) noexcept nogil:
     cdef Columns c
-    cdef int64_t width = 0, sums = 0, block, wanted
+    cdef int64_t width = 0, sums = 0, border = 0, block, wanted
     cdef bint far = p.W.boundary == WRAP
     p.reach = (p.along.k - 1) * p.interleave
-    p.R = <int> min(4, p.down.k) if p.down.complete and p.down.k >= 3 else 1
+    p.R = step_rows(&p.down)
     p.in_place = p.source.plain and p.source.code == REAL_CODE and p.W.x_step == sizeof(real) and p.W.n >= LANES
     p.col_blocks = 1 if far else ceil_div(p.W.on, max(BLOCK_BYTES // <int64_t> sizeof(real), 4 * p.reach))
     p.cols = round_up(ceil_div(p.W.on, p.col_blocks), LANES)
@@ -458,6 +565,7 @@ cdef void plan(Problem *p, int workers) noexcept nogil:
         find_columns(p, block, &c)
         width = max(width, c.high - c.low)
         sums = max(sums, max(c.end, c.high) - c.origin)
+        border = max(border, c.end - c.first)
         p.in_place = p.in_place and c.high - c.low >= LANES
     wanted = 1 if workers == 1 else 4 * workers
     p.rows = round_up(max(UNIT_BYTES // (p.cols * <int64_t> sizeof(real)), 16, 1 if p.in_place else 4 * p.down.k), p.R)
@@ -469,14 +577,15 @@ cdef void plan(Problem *p, int workers) noexcept nogil:
     p.units = p.N * p.row_blocks * p.col_blocks
     p.ring = p.down.k - 1 + p.R
     p.ring_pitch = round_up(width + MAX_WIDTH * LANES, LINE)
-    p.sums_pitch = round_up(sums + 2 * MAX_WIDTH * LANES, LINE)
+    p.sums_pitch = round_up(sums + LANES + 2 * MAX_WIDTH * LANES, LINE)
     p.workspace = LINE
-    p.at_table = place(p, (p.rows + p.down.k) * sizeof(char *))
+    p.at_table = place(p, (p.rows + p.down.k + p.R) * sizeof(char *))
     p.at_taps = place(p, max(p.down.k, p.along.k) * sizeof(char *))
     p.at_constant = place(p, p.ring_pitch * sizeof(real))
     p.at_sums = place(p, p.R * p.sums_pitch * sizeof(real))
     p.at_row = place(p, (p.cols + MAX_WIDTH * LANES) * sizeof(real))
     p.at_bytes = place(p, width * 8)
+    p.at_border = place(p, border * sizeof(int64_t))
     if not p.in_place:
         p.at_ring = place(p, p.ring * p.ring_pitch * sizeof(real))
 
