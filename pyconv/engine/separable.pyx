@@ -38,7 +38,7 @@ cdef enum:
     MAX_WIDTH = 8                    # vectors of a strip
     LARGEST_STEP = LARGEST_R         # rows of a step down the columns: 8 where there are 32 registers, else 4
     UNIT_BYTES = 131072              # of output, in a unit: small enough to stay cached, large enough to start
-    BLOCK_BYTES = 16384              # of a row, in a unit: four such rows of sums stay in the L1 cache or nearly so
+    BLOCK_BYTES = 2048              # of a row, in a unit: four such rows of sums stay in the L1 cache or nearly so
     SERIAL_BELOW = 200000            # multiply-adds: less than the start of a second thread costs
     BRIEF = 1000000000               # multiply-adds: some 10 ms
 
@@ -54,10 +54,15 @@ cdef struct Weights:                 # of one pass
     real divisor                     # of the sums; 0: none
 
 
+cdef extern from *:
+    """
+    static inline void prefetch_write(const char *p) { __builtin_prefetch(p, 1); }
+    """
+    void prefetch_write(const char *) noexcept nogil
 # ---------------------------------------------------------------- sums
 
 cdef inline void sum_taps(int NV, int order, const char *const *taps, const real *w, int64_t n_taps, int64_t x,
-                          int64_t n_strips, real *sums) noexcept nogil:
+                          const char *ahead, int64_t n_strips, real *sums) noexcept nogil:
     """n_strips times NV vectors of sums: taps[t] + x points to the first sample that tap t weights with w[t]."""
     cdef vec acc[MAX_WIDTH]
     cdef vec b
@@ -68,6 +73,7 @@ cdef inline void sum_taps(int NV, int order, const char *const *taps, const real
     for strip in range(n_strips):
         for v in range(NV):
             acc[v] = vzero()
+            prefetch(ahead + x + v * sizeof(vec))
         if order == FUSED:
             for t in range(n_taps):
                 p = taps[t] + x
@@ -96,7 +102,7 @@ cdef inline void sum_taps(int NV, int order, const char *const *taps, const real
         sums += NV * LANES
 
 
-cdef void sum_shifts(const char *samples, const real *w, int64_t n_taps, int64_t n_strips,
+cdef void sum_shifts(const char *samples, const real *w, int64_t n_taps, const char *ahead, int64_t n_strips,
                      real *sums) noexcept nogil:
     """strips_8, FUSED, of taps that are neighbouring samples. A load of all but every sixteenth (eighth) of them spans
     two cache lines, which takes twice as long, so every second tap is made of two vectors in registers instead."""
@@ -109,6 +115,8 @@ cdef void sum_shifts(const char *samples, const real *w, int64_t n_taps, int64_t
     for strip in range(n_strips):
         for v in range(MAX_WIDTH):
             acc[v] = vzero()
+            prefetch(ahead + v * sizeof(vec))
+        ahead += MAX_WIDTH * sizeof(vec)
         end = 0
         while end < n_taps:
             t = end
@@ -136,38 +144,38 @@ cdef void sum_shifts(const char *samples, const real *w, int64_t n_taps, int64_t
 
 
 cdef inline void sum_taps_in_order(int NV, int order, const char *const *taps, const real *w, int64_t n_taps,
-                                   int64_t x, int64_t n_strips, real *sums) noexcept nogil:
+                                   int64_t x, const char *ahead, int64_t n_strips, real *sums) noexcept nogil:
     if order == FUSED:
-        sum_taps(NV, FUSED, taps, w, n_taps, x, n_strips, sums)
+        sum_taps(NV, FUSED, taps, w, n_taps, x, ahead, n_strips, sums)
     elif order == ROUNDED:
-        sum_taps(NV, ROUNDED, taps, w, n_taps, x, n_strips, sums)
+        sum_taps(NV, ROUNDED, taps, w, n_taps, x, ahead, n_strips, sums)
     elif order == EVEN:
-        sum_taps(NV, EVEN, taps, w, n_taps, x, n_strips, sums)
+        sum_taps(NV, EVEN, taps, w, n_taps, x, ahead, n_strips, sums)
     else:
-        sum_taps(NV, ODD, taps, w, n_taps, x, n_strips, sums)
+        sum_taps(NV, ODD, taps, w, n_taps, x, ahead, n_strips, sums)
 
 
-ctypedef void (*Strips)(int, const char *const *, const real *, int64_t, int64_t, int64_t, real *) noexcept nogil
+ctypedef void (*Strips)(int, const char *const *, const real *, int64_t, int64_t, const char *, int64_t, real *) noexcept nogil
 
 
-cdef void strips_8(int order, const char *const *taps, const real *w, int64_t n_taps, int64_t x, int64_t n_strips,
+cdef void strips_8(int order, const char *const *taps, const real *w, int64_t n_taps, int64_t x, const char *ahead, int64_t n_strips,
                    real *sums) noexcept nogil:
-    sum_taps_in_order(8, order, taps, w, n_taps, x, n_strips, sums)
+    sum_taps_in_order(8, order, taps, w, n_taps, x, ahead, n_strips, sums)
 
 
-cdef void strips_4(int order, const char *const *taps, const real *w, int64_t n_taps, int64_t x, int64_t n_strips,
+cdef void strips_4(int order, const char *const *taps, const real *w, int64_t n_taps, int64_t x, const char *ahead, int64_t n_strips,
                    real *sums) noexcept nogil:
-    sum_taps_in_order(4, order, taps, w, n_taps, x, n_strips, sums)
+    sum_taps_in_order(4, order, taps, w, n_taps, x, ahead, n_strips, sums)
 
 
-cdef void strips_2(int order, const char *const *taps, const real *w, int64_t n_taps, int64_t x, int64_t n_strips,
+cdef void strips_2(int order, const char *const *taps, const real *w, int64_t n_taps, int64_t x, const char *ahead, int64_t n_strips,
                    real *sums) noexcept nogil:
-    sum_taps_in_order(2, order, taps, w, n_taps, x, n_strips, sums)
+    sum_taps_in_order(2, order, taps, w, n_taps, x, ahead, n_strips, sums)
 
 
-cdef void strips_1(int order, const char *const *taps, const real *w, int64_t n_taps, int64_t x, int64_t n_strips,
+cdef void strips_1(int order, const char *const *taps, const real *w, int64_t n_taps, int64_t x, const char *ahead, int64_t n_strips,
                    real *sums) noexcept nogil:
-    sum_taps_in_order(1, order, taps, w, n_taps, x, n_strips, sums)
+    sum_taps_in_order(1, order, taps, w, n_taps, x, ahead, n_strips, sums)
 
 
 cdef Strips STRIPS[4]
@@ -175,7 +183,7 @@ STRIPS = [strips_8, strips_4, strips_2, strips_1]
 
 
 cdef void sum_row(int order, bint shifts, const char *const *taps, const real *w, int64_t n_taps, int64_t n,
-                  real *sums) noexcept nogil:
+                  const char *ahead, real *sums) noexcept nogil:
     """n sums; fewer than a vector are a whole one, both read and written. shifts: taps are neighbouring samples, and
     two strips more can be read."""
     cdef int64_t x = 0, wide, strips
@@ -192,9 +200,9 @@ cdef void sum_row(int order, bint shifts, const char *const *taps, const real *w
             x = n - wide
         strips = max(<int64_t> 1, (n - x) // wide)
         if shifts and i == 0:
-            sum_shifts(taps[0] + x * sizeof(real), w, n_taps, strips, sums + x)
+            sum_shifts(taps[0] + x * sizeof(real), w, n_taps, ahead + x * sizeof(real), strips, sums + x)
         else:
-            STRIPS[i](order, taps, w, n_taps, x * sizeof(real), strips, sums + x)
+            STRIPS[i](order, taps, w, n_taps, x * sizeof(real), ahead, strips, sums + x)
         x += strips * wide
 
 
@@ -211,7 +219,7 @@ cdef inline void add_row(int first, int last, int NV, vec (*acc)[MAX_WIDTH], con
 
 
 cdef inline void sum_down(int R, int NV, const char *const *rows, const real *w, int64_t kh, int64_t x,
-                          int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
+                          const char *ahead, int64_t ahead_step, int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
     """R rows of n_strips times NV vectors; needs kh >= R. Output row r and row i meet in weight i - r."""
     cdef vec acc[LARGEST_STEP][MAX_WIDTH]
     cdef int64_t strip, i
@@ -222,7 +230,7 @@ cdef inline void sum_down(int R, int NV, const char *const *rows, const real *w,
                 acc[r][v] = vzero()
         for r in range(R):           # what the next step reads, while this one is computed
             for v in range(NV):
-                prefetch(rows[kh + R - 1 + r] + x + v * sizeof(vec))
+                prefetch_write(ahead + r * ahead_step + x + v * sizeof(vec))
         if R > 1:
             add_row(0, 1, NV, acc, rows[0] + x, w + 0)
         if R > 2:
@@ -262,31 +270,31 @@ cdef inline void sum_down(int R, int NV, const char *const *rows, const real *w,
 
 # Rows of a step by the number of weights, and vectors of a strip: R x NV sums fill the registers.
 cdef inline void sum_rows(int R, int NV3, int NV4, int NV8, const char *const *rows, const real *w, int64_t kh,
-                          int64_t x, int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
+                          int64_t x, const char *ahead, int64_t ahead_step, int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
     if R == 3:
-        sum_down(3, NV3, rows, w, 3, x, n_strips, sums, lds)
+        sum_down(3, NV3, rows, w, 3, x, ahead, ahead_step, n_strips, sums, lds)
     elif R == 4:
-        sum_down(4, NV4, rows, w, kh, x, n_strips, sums, lds)
+        sum_down(4, NV4, rows, w, kh, x, ahead, ahead_step, n_strips, sums, lds)
     elif LARGEST_STEP == 8:
-        sum_down(LARGEST_STEP, NV8, rows, w, kh, x, n_strips, sums, lds)
+        sum_down(LARGEST_STEP, NV8, rows, w, kh, x, ahead, ahead_step, n_strips, sums, lds)
 
 
-cdef void columns_wide(int R, const char *const *rows, const real *w, int64_t kh, int64_t x, int64_t n_strips,
+cdef void columns_wide(int R, const char *const *rows, const real *w, int64_t kh, int64_t x, const char *ahead, int64_t ahead_step, int64_t n_strips,
                        real *sums, int64_t lds) noexcept nogil:
-    sum_rows(R, ROW_NV, ROW_NV, NV8, rows, w, kh, x, n_strips, sums, lds)
+    sum_rows(R, ROW_NV, ROW_NV, NV8, rows, w, kh, x, ahead, ahead_step, n_strips, sums, lds)
 
 
-cdef void columns_2(int R, const char *const *rows, const real *w, int64_t kh, int64_t x, int64_t n_strips,
+cdef void columns_2(int R, const char *const *rows, const real *w, int64_t kh, int64_t x, const char *ahead, int64_t ahead_step, int64_t n_strips,
                     real *sums, int64_t lds) noexcept nogil:
-    sum_rows(R, 2, 2, 2, rows, w, kh, x, n_strips, sums, lds)
+    sum_rows(R, 2, 2, 2, rows, w, kh, x, ahead, ahead_step, n_strips, sums, lds)
 
 
-cdef void columns_1(int R, const char *const *rows, const real *w, int64_t kh, int64_t x, int64_t n_strips,
+cdef void columns_1(int R, const char *const *rows, const real *w, int64_t kh, int64_t x, const char *ahead, int64_t ahead_step, int64_t n_strips,
                     real *sums, int64_t lds) noexcept nogil:
-    sum_rows(R, 1, 1, 1, rows, w, kh, x, n_strips, sums, lds)
+    sum_rows(R, 1, 1, 1, rows, w, kh, x, ahead, ahead_step, n_strips, sums, lds)
 
 
-cdef void sum_columns(int R, const char *const *rows, const real *w, int64_t kh, int64_t n, real *sums,
+cdef void sum_columns(int R, const char *const *rows, const real *w, int64_t kh, int64_t n, const char *ahead, int64_t ahead_step, real *sums,
                       int64_t lds) noexcept nogil:
     """R rows of n sums down the columns, R of `step_rows`, as FUSED."""
     cdef int64_t x = 0, widest = (NV8 if R == 8 else ROW_NV) * LANES, wide
@@ -299,13 +307,13 @@ cdef void sum_columns(int R, const char *const *rows, const real *w, int64_t kh,
         if n - x < wide <= n:
             x = n - wide
         if wide == widest:
-            columns_wide(R, rows, w, kh, x * sizeof(real), (n - x) // wide, sums + x, lds)
+            columns_wide(R, rows, w, kh, x * sizeof(real), ahead, ahead_step, (n - x) // wide, sums + x, lds)
             x += (n - x) // wide * wide
         elif wide == LANES:
-            columns_1(R, rows, w, kh, x * sizeof(real), 1, sums + x, lds)
+            columns_1(R, rows, w, kh, x * sizeof(real), ahead, ahead_step, 1, sums + x, lds)
             x += wide
         else:
-            columns_2(R, rows, w, kh, x * sizeof(real), 1, sums + x, lds)
+            columns_2(R, rows, w, kh, x * sizeof(real), ahead, ahead_step, 1, sums + x, lds)
             x += wide
 
 
@@ -476,14 +484,14 @@ cdef void filter_unit(const void *problem, int64_t unit, char *workspace, Progre
                 table[filled] = <const char *> target
             filled += 1
         if rows > 1:
-            sum_columns(p.R, table + y - y0, p.down.w, p.down.k, width, all_sums + c.low - c.origin, p.sums_pitch)
+            sum_columns(p.R, table + y - y0, p.down.w, p.down.k, width, out + y * p.H.y_step, p.H.y_step, all_sums + c.low - c.origin, p.sums_pitch)
         for r in range(rows):
             sums = all_sums + r * p.sums_pitch
             target = sums + c.low - c.origin
             if rows == 1:
                 for t in range(p.down.n_taps):
                     taps[t] = table[y - y0 + p.down.place[t]]
-                sum_row(p.down.order, False, taps, p.down.w, p.down.n_taps, width, target)
+                sum_row(p.down.order, False, taps, p.down.w, p.down.n_taps, width, <const char *> target, target)
             divide(target, width, p.down.divisor)
             if p.rounded:
                 store(p.y_code, numbers, p.y_size, target, width)
@@ -494,7 +502,7 @@ cdef void filter_unit(const void *problem, int64_t unit, char *workspace, Progre
                 taps[t] = <const char *> (sums + c.first - c.origin + p.along.place[t] * p.interleave)
             # Whole vectors only: of fewer sums the rest would be written, too.
             target = <real *> (out + (y + r) * p.H.y_step) if p.y_direct and n >= LANES and p.along.divisor == 0 else row
-            sum_row(p.along.order, shifts, taps, p.along.w, p.along.n_taps, n, target)
+            sum_row(p.along.order, shifts, taps, p.along.w, p.along.n_taps, n, table[y - y0 + r + p.down.k - 1 + rows], target)
             divide(target, n, p.along.divisor)
             if p.seen != NULL and not all_finite(target, n):
                 p.seen[0] = 1
