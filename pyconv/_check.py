@@ -242,6 +242,14 @@ def filter_origin(origin, k):
     return origin
 
 
+def filter_size(size, minimum=0):
+    """The size of a box along one axis."""
+    size = integer(size, "size")
+    if size < minimum:
+        raise FilterArgumentError(f"size must be at least {minimum}, got {size}")
+    return size
+
+
 def filter_precision(precision):
     """True where the sums of narrower floats are to be taken in float64."""
     if precision is None:
@@ -249,6 +257,19 @@ def filter_precision(precision):
     if precision != "float64":
         raise ValueError(f"precision must be None or 'float64', got {precision!r}")
     return True
+
+
+def not_separable(weights, image, output, suited):
+    """method="separable" was asked for, and these weights, or these dtypes, do not allow it."""
+    if suited:
+        why = (f"weights must be an outer product of one vector an axis (of integers, if they are integers), to within "
+               f"rounding; these of shape {weights.shape} are not")
+    elif weights.dtype.kind == "c" or image.ndim < 2:
+        why = "weights must be real and image and weights have two axes or more"
+    else:
+        why = (f"sums must be taken in floats of the output's precision, but of this image ({image.dtype}) and output "
+               f"({output.dtype}) they are integers, or rounded between the axes; pass output=float")
+    return ValueError(f"method='separable' does not fit: {why}. method='auto' filters directly here")
 
 
 def filter_output(output, image, complex_result=False, promote=False):

@@ -42,6 +42,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from pyconv import _check, engine
 from pyconv._workers import resolve_workers
+from pyconv.separable import separable_factors
 
 __all__ = [
     "convolve",
@@ -50,14 +51,25 @@ __all__ = [
     "correlate1d",
     "gaussian_filter",
     "gaussian_filter1d",
+    "gaussian_gradient_magnitude",
+    "gaussian_laplace",
+    "generic_gradient_magnitude",
     "generic_laplace",
     "laplace",
     "prewitt",
     "sobel",
+    "uniform_filter",
+    "uniform_filter1d",
 ]
 
 # A last axis that no weights reach across fills a vector's lanes from this length on.
 _LONG_ENOUGH = 16
+
+METHODS = ("auto", "direct", "separable")
+
+# Kernels of at least so many weights along each axis are taken apart by method "auto": below that, a direct pass is as
+# fast, and n1 + n2 + 8 roundings are no fewer than half of its n1 * n2 + 2.
+_SEPARABLE_FROM = 7
 
 # Filters of several passes work through the image in slabs of about this many bytes, which stay in the cache.
 _SLAB_BYTES = 2**21
@@ -117,6 +129,12 @@ _ARGUMENTS = {
     workers : int, optional
         Number of threads. Default: all processors this process may use.
 """,
+    "method": """\
+    method : {"auto", "direct", "separable"}, optional
+        ``"separable"`` filters along one axis after the other with the vectors whose outer product `weights`
+        is, and is refused where it is none. ``"auto"`` does so where that is faster, see the module's notes;
+        ``"direct"`` never.
+""",
     "result": """\
     ndarray
         An array of the shape of `input`; `output` itself where that is an array.
@@ -142,6 +160,7 @@ def correlate(
     axes: int | Sequence[int] | None = None,
     channel_axis: int | None = None,
     precision: str | None = None,
+    method: str = "auto",
     workers: int | None = None,
 ) -> NDArray:
     """Correlate an image with a kernel of any number of axes.
@@ -163,6 +182,7 @@ def correlate(
     axes : int or sequence of int, optional
         The axes to filter, if not all. As in SciPy, the kernel's axes belong to these in ascending order,
         while a sequence of origins follows the order given.
+    {method}
     {extra}
 
     Returns
@@ -192,7 +212,7 @@ def correlate(
     (4, 5, 3)
     """
     return _correlate(
-        input, weights, output, mode, cval, origin, axes, channel_axis, precision, workers, convolution=False
+        input, weights, output, mode, cval, origin, axes, channel_axis, precision, method, workers, convolution=False
     )
 
 
@@ -208,6 +228,7 @@ def convolve(
     axes: int | Sequence[int] | None = None,
     channel_axis: int | None = None,
     precision: str | None = None,
+    method: str = "auto",
     workers: int | None = None,
 ) -> NDArray:
     """Convolve an image with a kernel of any number of axes.
@@ -228,6 +249,7 @@ def convolve(
     axes : int or sequence of int, optional
         The axes to filter, if not all. As in SciPy, the kernel's axes belong to these in ascending order,
         while a sequence of origins follows the order given.
+    {method}
     {extra}
 
     Returns
@@ -257,7 +279,7 @@ def convolve(
            [7, 8, 9, 0]])
     """
     return _correlate(
-        input, weights, output, mode, cval, origin, axes, channel_axis, precision, workers, convolution=True
+        input, weights, output, mode, cval, origin, axes, channel_axis, precision, method, workers, convolution=True
     )
 
 
@@ -762,6 +784,353 @@ def gaussian_filter1d(
     )
 
 
+@_document
+def uniform_filter(
+    input: ArrayLike,
+    size: int | Sequence[int] = 3,
+    output: NDArray | DTypeLike | None = None,
+    mode: str | Sequence[str] = "reflect",
+    cval: complex = 0.0,
+    origin: int | Sequence[int] = 0,
+    *,
+    axes: int | Sequence[int] | None = None,
+    channel_axis: int | None = None,
+    precision: str | None = None,
+    workers: int | None = None,
+) -> NDArray:
+    """Mean over a box around each pixel.
+
+    One pass an axis, in the order of `axes`. What is between two passes has the dtype of the result, so for
+    an image of integers each pass truncates; ``output=float`` avoids that. Each mean is a sum of its own, so
+    a NaN spreads no further than the box reaches, where SciPy's running sums carry it to the end of the row.
+
+    Parameters
+    ----------
+    {input}
+    size : int or sequence of int, optional
+        The box's size in pixels, for all axes or one an axis. 0 or 1 leaves an axis as it is.
+    {output}
+    {modes}
+    {cval}
+    origin : int or sequence of int, optional
+        How far the box is moved towards the start of each axis.
+    axes : int or sequence of int, optional
+        The axes to filter, if not all; sequences among the other arguments have one value for each of them.
+    {extra}
+
+    Returns
+    -------
+    {result}
+
+    Raises
+    ------
+    {errors}
+
+    See Also
+    --------
+    uniform_filter1d : along a single axis.
+    pyconv.kernels.box : the kernel.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pyconv import ndimage
+    >>> image = np.zeros((3, 4))
+    >>> image[1, 1] = 9
+    >>> ndimage.uniform_filter(image, 3)
+    array([[1., 1., 1., 0.],
+           [1., 1., 1., 0.],
+           [1., 1., 1., 0.]])
+    """
+    image = _check.image(input)
+    image_axes = _check.image_axes(image.ndim, channel_axis)
+    filtered = [image_axes[axis] for axis in _check.filter_axes(axes, len(image_axes))]
+    sizes = [_check.filter_size(k) for k in _check.one_an_axis(size, "size", len(filtered))]
+    origins = _check.one_an_axis(origin, "origin", len(filtered))
+    boundaries = _check.image_boundaries(mode, len(filtered))
+    cval = _check.image_cval(cval, image.dtype)
+    widen = _check.filter_precision(precision)
+    workers = resolve_workers(workers)
+    output = _check.filter_output(output, image, complex_result=image.dtype.kind == "c")
+    passes = [
+        _mean(image.ndim, axis, boundary, k, _check.filter_origin(origin, k), output.dtype)
+        for axis, boundary, k, origin in zip(filtered, boundaries, sizes, origins, strict=True)
+        if k > 1
+    ]
+    if not passes:
+        output[...] = image
+        return output
+    return _filter(image, passes, cval, output, widen, workers)
+
+
+@_document
+def uniform_filter1d(
+    input: ArrayLike,
+    size: int,
+    axis: int = -1,
+    output: NDArray | DTypeLike | None = None,
+    mode: str = "reflect",
+    cval: complex = 0.0,
+    origin: int = 0,
+    *,
+    channel_axis: int | None = None,
+    precision: str | None = None,
+    workers: int | None = None,
+) -> NDArray:
+    """Mean over `size` pixels along one axis.
+
+    Parameters
+    ----------
+    {input}
+    size : int
+        How many pixels the mean is taken of, at least 1.
+    axis : int, optional
+        The axis to filter along.
+    {output}
+    {mode}
+    {cval}
+    origin : int, optional
+        How far these pixels are moved towards the start of the axis.
+    {extra}
+
+    Returns
+    -------
+    {result}
+
+    Raises
+    ------
+    {errors}
+
+    Examples
+    --------
+    >>> from pyconv import ndimage
+    >>> ndimage.uniform_filter1d([0, 0, 9, 0, 0, 3], 3)
+    array([0, 3, 3, 3, 1, 2])
+    """
+    image = _check.image(input)
+    axis = _check.filter_axis(axis, _check.image_axes(image.ndim, channel_axis))
+    size = _check.filter_size(size, minimum=1)
+    origin = _check.filter_origin(origin, size)
+    boundary = _check.image_boundary(mode)
+    cval = _check.image_cval(cval, image.dtype)
+    widen = _check.filter_precision(precision)
+    workers = resolve_workers(workers)
+    output = _check.filter_output(output, image, complex_result=image.dtype.kind == "c")
+    sweep = _mean(image.ndim, axis, boundary, size, origin, output.dtype)
+    return _filter(image, [sweep], cval, output, widen, workers)
+
+
+def generic_gradient_magnitude(
+    input: ArrayLike,
+    derivative: Callable[..., NDArray],
+    output: NDArray | DTypeLike | None = None,
+    mode: str | Sequence[str] = "reflect",
+    cval: complex = 0.0,
+    extra_arguments: tuple = (),
+    extra_keywords: dict | None = None,
+    *,
+    axes: int | Sequence[int] | None = None,
+) -> NDArray:
+    """Length of the gradient, whose components are taken by a function of yours.
+
+    Parameters
+    ----------
+    input : array_like
+        The image.
+    derivative : callable
+        Called as ``derivative(input, axis, output, mode, cval, *extra_arguments, **extra_keywords)``.
+        `output` is the array to fill for the first axis, and a dtype for all further ones, where an array is
+        to be returned.
+    output : ndarray, dtype or str, optional
+        The array to fill, or the dtype of the one to return. Default: the dtype of `input`.
+    mode : str or sequence of str, optional
+        Handed to `derivative`; a sequence has one name an axis.
+    cval : scalar, optional
+        Handed to `derivative`.
+    extra_arguments : tuple, optional
+        Further arguments of `derivative`.
+    extra_keywords : dict, optional
+        Further keyword arguments of `derivative`.
+    axes : int or sequence of int, optional
+        The axes to take derivatives along, if not all.
+
+    Returns
+    -------
+    ndarray
+        An array of the shape of `input`; `output` itself where that is an array.
+
+    Raises
+    ------
+    ValueError
+        If an argument does not fit the image. Where SciPy raises a RuntimeError, it is both.
+    TypeError
+        If an argument is of the wrong kind, or `input` is a lazy array.
+
+    See Also
+    --------
+    gaussian_gradient_magnitude : the same with derivatives of a Gaussian.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pyconv import ndimage
+    >>> ramp = 3.0 * np.arange(5) + 4.0 * np.arange(4)[:, np.newaxis]
+    >>> ndimage.generic_gradient_magnitude(ramp, ndimage.sobel)[1:-1, 1:-1]
+    array([[40., 40., 40.],
+           [40., 40., 40.]])
+    """
+    image = _check.image(input)
+    axes = _check.filter_axes(axes, image.ndim)
+    modes = _check.one_an_axis(mode, "mode", len(axes))
+    output = _check.filter_output(output, image, complex_result=image.dtype.kind == "c")
+    extra_keywords = extra_keywords or {}
+    if np.may_share_memory(image, output):
+        image = image.copy()
+    if not axes:
+        output[...] = image
+        return output
+    for i, (axis, axis_mode) in enumerate(zip(axes, modes, strict=True)):
+        target = output if i == 0 else output.dtype
+        slope = derivative(image, axis, target, axis_mode, cval, *extra_arguments, **extra_keywords)
+        if i == 0:
+            np.multiply(output, output, out=output)
+        else:
+            np.multiply(slope, slope, out=slope)
+            output += slope
+    np.sqrt(output, out=output, casting="unsafe")
+    return output
+
+
+def gaussian_laplace(
+    input: ArrayLike,
+    sigma: float | Sequence[float],
+    output: NDArray | DTypeLike | None = None,
+    mode: str | Sequence[str] = "reflect",
+    cval: complex = 0.0,
+    *,
+    axes: int | Sequence[int] | None = None,
+    **kwargs,
+) -> NDArray:
+    """Laplacian of the image blurred with a Gaussian: the sum of the Gaussian's second derivatives.
+
+    Parameters
+    ----------
+    input : array_like
+        The image: numbers of any dtype up to 64 bits a component, any number of axes.
+    sigma : float or sequence of float
+        Standard deviation in pixels, for all of `axes` or one for each of them.
+    output : ndarray, dtype or str, optional
+        The array to fill, or the dtype of the one to return. Default: the dtype of `input`.
+    mode : str or sequence of str, optional
+        What lies beyond the borders, as in `gaussian_filter`. As in SciPy, of a sequence each derivative uses
+        the one name, along all axes, that belongs to its own axis.
+    cval : scalar, optional
+        The constant of mode ``constant``.
+    axes : int or sequence of int, optional
+        The axes to take derivatives along, if not all; others are not blurred.
+    **kwargs
+        Further arguments of `gaussian_filter`: ``truncate``, ``radius``, ``precision``, ``workers``.
+
+    Returns
+    -------
+    ndarray
+        An array of the shape of `input`; `output` itself where that is an array.
+
+    Raises
+    ------
+    ValueError
+        If an argument does not fit the image. Where SciPy raises a RuntimeError, it is both.
+    TypeError
+        If an argument is of the wrong kind, or `input` is a lazy array.
+
+    See Also
+    --------
+    laplace : without the blur.
+    pyconv.kernels.laplacian_of_gaussian : the kernel.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pyconv import ndimage
+    >>> image = np.zeros((5, 5))
+    >>> image[2, 2] = 1
+    >>> np.round(ndimage.gaussian_laplace(image, 1)[2], 2)
+    array([ 0.01, -0.1 , -0.32, -0.1 ,  0.01])
+    """
+    image = _check.image(input)
+    axes = _check.filter_axes(axes, image.ndim)
+    sigmas = _check.one_an_axis(sigma, "sigma", len(axes))
+    # An axis that is left out is not blurred.
+    blur = [0] * image.ndim
+    for axis, axis_sigma in zip(axes, sigmas, strict=True):
+        blur[axis] = axis_sigma
+    derivative = functools.partial(_gaussian_derivative, sigma=blur, order=2, **kwargs)
+    return generic_laplace(image, derivative, output, mode, cval, axes=axes)
+
+
+def gaussian_gradient_magnitude(
+    input: ArrayLike,
+    sigma: float | Sequence[float],
+    output: NDArray | DTypeLike | None = None,
+    mode: str | Sequence[str] = "reflect",
+    cval: complex = 0.0,
+    *,
+    axes: int | Sequence[int] | None = None,
+    **kwargs,
+) -> NDArray:
+    """Length of the gradient of the image blurred with a Gaussian.
+
+    Parameters
+    ----------
+    input : array_like
+        The image: numbers of any dtype up to 64 bits a component, any number of axes.
+    sigma : float or sequence of float
+        Standard deviation in pixels, for all axes of the image or one for each of them, whatever `axes` says.
+    output : ndarray, dtype or str, optional
+        The array to fill, or the dtype of the one to return. Default: the dtype of `input`.
+    mode : str or sequence of str, optional
+        What lies beyond the borders, as in `gaussian_filter`. As in SciPy, of a sequence each derivative uses
+        the one name, along all axes, that belongs to its own axis.
+    cval : scalar, optional
+        The constant of mode ``constant``.
+    axes : int or sequence of int, optional
+        The axes to take derivatives along, if not all; all are blurred.
+    **kwargs
+        Further arguments of `gaussian_filter`: ``truncate``, ``radius``, ``precision``, ``workers``.
+
+    Returns
+    -------
+    ndarray
+        An array of the shape of `input`; `output` itself where that is an array.
+
+    Raises
+    ------
+    ValueError
+        If an argument does not fit the image. Where SciPy raises a RuntimeError, it is both.
+    TypeError
+        If an argument is of the wrong kind, or `input` is a lazy array.
+
+    See Also
+    --------
+    generic_gradient_magnitude : the same with derivatives of your own.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pyconv import ndimage
+    >>> ramp = 3.0 * np.arange(30) + 4.0 * np.arange(30)[:, np.newaxis]
+    >>> np.round(ndimage.gaussian_gradient_magnitude(ramp, 1)[15, 15], 6)
+    np.float64(5.0)
+    """
+    derivative = functools.partial(_gaussian_derivative, sigma=sigma, order=1, **kwargs)
+    return generic_gradient_magnitude(input, derivative, output, mode, cval, axes=axes)
+
+
+def _gaussian_derivative(input, axis, output, mode, cval, *, sigma, order, **kwargs):
+    orders = [order * (a == axis) for a in range(input.ndim)]
+    return gaussian_filter(input, sigma, orders, output, mode, cval, **kwargs)
+
+
 def __getattr__(name: str):
     """Whatever else scipy.ndimage has, from SciPy."""
     if not name.startswith("_"):
@@ -787,9 +1156,27 @@ class _Pass(NamedTuple):
     boundary: tuple[str, ...]  # an axis
     one_dimensional: bool  # summed by the rules of SciPy's correlate1d, not by those of its correlate
     axis: int | None = None  # the filtered one of a pass along one axis
+    divisor: int = 0  # of its sums; 0: none
 
 
-def _correlate(input, weights, output, mode, cval, origin, axes, channel_axis, precision, workers, *, convolution):
+class _Pair(NamedTuple):
+    """Two passes along different axes, the first of which comes first, that the engine does in one trip."""
+
+    down: _Pass
+    along: _Pass
+    dtype: np.dtype  # the one computed in
+    ordered: bool = False  # whether to sum in SciPy's order
+    rounded: bool = False  # whether what is between them goes through the output's dtype
+    whole: _Pass | None = None  # of the factors of a kernel: that kernel, of which a weight of zero is no tap
+
+    @property
+    def axis(self):
+        return self.down.axis
+
+
+def _correlate(
+    input, weights, output, mode, cval, origin, axes, channel_axis, precision, method, workers, *, convolution
+):
     image = _check.image(input)
     weights = _check.filter_weights(weights)
     plain = axes is None and type(mode) is str and type(origin) is int and type(channel_axis) in (int, type(None))
@@ -797,6 +1184,7 @@ def _correlate(input, weights, output, mode, cval, origin, axes, channel_axis, p
     shape, before, boundary = place(image.ndim, weights.shape, mode, origin, axes, channel_axis, convolution)
     cval = _check.image_cval(cval, image.dtype, weights.dtype)
     widen = _check.filter_precision(precision)
+    _check.one_of(method, "method", METHODS)
     workers = resolve_workers(workers)
     if convolution:
         weights = np.flip(weights)
@@ -804,7 +1192,43 @@ def _correlate(input, weights, output, mode, cval, origin, axes, channel_axis, p
         weights = weights.conj()
     output = _check.filter_output(output, image, "c" in image.dtype.kind + weights.dtype.kind, promote=True)
     sweep = _Pass(weights.reshape(shape), before, boundary, one_dimensional=False)
-    return _filter(image, [sweep], cval, output, widen, workers)
+    steps = _factorised(sweep, image, cval, output, widen, method) if method != "direct" else None
+    return _filter(image, steps or [sweep], cval, output, widen, workers)
+
+
+def _factorised(sweep: _Pass, image, cval, output, widen: bool, method: str) -> list[_Pass | _Pair] | None:
+    """The steps that filter with the factors of a kernel; None: directly, which method "separable" refuses."""
+    weights = sweep.weights
+    axes = [axis for axis, k in enumerate(weights.shape) if k > 1]
+    if method == "auto" and not (len(axes) > 1 and min(weights.shape[axis] for axis in axes) >= _SEPARABLE_FROM):
+        return None
+    axes += [axis for axis in range(image.ndim - 1, -1, -1) if axis not in axes][: max(0, 2 - len(axes))]
+    axes.sort()
+    dtype, ordered = _arithmetic(image.dtype, sweep, cval, output.dtype, widen)
+    # Passes before the last two leave their sums in the output.
+    roomy = len(axes) == 2 or output.dtype.kind in "fc" and np.finfo(output.dtype).dtype == dtype
+    suits = len(axes) > 1 and roomy and not ordered and dtype.kind == "f" and weights.dtype.kind != "c"
+    factors = separable_factors(weights.reshape([weights.shape[axis] for axis in axes]), dtype) if suits else None
+    if factors is None:
+        if method == "separable":
+            raise _check.not_separable(weights, image, output, suits)
+        return None
+    lines = [
+        _Pass(
+            factor.reshape(_only(axis, weights.shape, 1)),
+            _only(axis, sweep.before, 0),
+            _only(axis, sweep.boundary, "edge"),
+            one_dimensional=False,
+            axis=axis,
+        )
+        for axis, factor in zip(axes, factors, strict=True)
+    ]
+    return [*lines[:-2], _Pair(*lines[-2:], dtype, whole=sweep)]
+
+
+def _only(axis, values, other):
+    """The tuple `values` in one place, `other` elsewhere."""
+    return tuple(value if a == axis else other for a, value in enumerate(values))
 
 
 def _place_kernel(ndim, kernel, mode, origin, axes, channel_axis, convolution):
@@ -863,14 +1287,16 @@ def _slope(input, axis, across, output, mode, cval, channel_axis, precision, wor
     lines = dict(zip(image_axes, boundaries, strict=True))
     passes = [_line(image.ndim, axis, lines.pop(axis), [-1, 0, 1])]
     passes += [_line(image.ndim, other, boundary, across) for other, boundary in lines.items()]
-    # Beyond a constant border the second pass sees the constant itself, not its differences: no single kernel
-    # does that.
+    # Beyond a constant border the second pass sees the constant itself, not its differences: then the order counts,
+    # and no single kernel does what two passes do.
     if _mergeable(passes, image, boundaries, cval, output) and (cval == 0 or "constant" not in boundaries):
-        kernel = np.ones((1,) * image.ndim, np.int64)
-        for line in passes:
-            kernel = kernel * line.weights
-        # The zeros in [-1, 0, 1] stay taps, as they are in SciPy's passes.
-        passes = [_merge(passes, kernel, one_dimensional=True)]
+        passes.sort(key=lambda line: line.axis)
+        if len(passes) != 2 or _pair(image.shape, image.dtype, *passes, cval, output.dtype, widen) is None:
+            kernel = np.ones((1,) * image.ndim, np.int64)
+            for line in passes:
+                kernel = kernel * line.weights
+            # The zeros in [-1, 0, 1] stay taps, as they are in SciPy's passes.
+            passes = [_merge(passes, kernel, one_dimensional=True)]
     return _filter(image, passes, cval, output, widen, workers)
 
 
@@ -888,6 +1314,13 @@ def _line(ndim: int, axis: int, boundary: str, weights, origin: int = 0) -> _Pas
         one_dimensional=True,
         axis=axis,
     )
+
+
+def _mean(ndim: int, axis: int, boundary: str, size: int, origin: int, output: np.dtype) -> _Pass:
+    """The mean of `size` neighbours. Where quotients are truncated, sums are exact and divided, as SciPy does it."""
+    if output.kind in "fc":
+        return _line(ndim, axis, boundary, np.full(size, 1 / size), origin)
+    return _line(ndim, axis, boundary, np.ones(size, np.int64), origin)._replace(divisor=size)
 
 
 def _merge(passes: list[_Pass], weights: NDArray, one_dimensional: bool) -> _Pass:
@@ -950,41 +1383,138 @@ def _filter(image, passes: list[_Pass], cval, output, widen: bool, workers: int)
         image = image.copy()
     # Booleans are bytes to SciPy: sums truncate to 0..255 between passes, and what is not 0 in the end is true.
     source, target = (a.view(np.uint8) if a.dtype == bool else a for a in (image, output))
-    _sweep(source, passes, cval, target, widen, workers)
+    finite = _sweep(source, passes, cval, target, widen, workers)
+    if not finite:
+        _mend(source, passes[-1].whole._replace(axis=0), cval, target, widen, workers)
     if output.dtype == bool:
         np.minimum(target, 1, out=target)
     return output
 
 
-def _sweep(image, passes: list[_Pass], cval, output, widen: bool, workers: int) -> None:
-    """All passes, slab by slab along the axis of the first.
+def _sweep(image, passes: list[_Pass | _Pair], cval, output, widen: bool, workers: int) -> bool:
+    """All passes, slab by slab along the axis of the first. Returns what the last one does.
 
     Only that pass looks beyond the borders of a slab, and it reads the image itself. The others stay within, so they
     alternate between the slab and a scratch array.
     """
-    if len(passes) == 1:
-        _apply(image, passes[0], cval, output, widen, workers)
-        return
-    axis, n = passes[0].axis, image.shape[passes[0].axis]
+    steps = _in_pairs(image, passes, cval, output, widen)
+    if len(steps) == 1:
+        return _apply(image, steps[0], cval, output, widen, workers)
+    axis, n = steps[0].axis, image.shape[steps[0].axis]
     step = max(1, _SLAB_BYTES * n // output.nbytes)
     if axis == image.ndim - 1:
         step = max(step, _LONG_ENOUGH)
     scratch = np.empty([min(step, n) if a == axis else output.shape[a] for a in range(image.ndim)], output.dtype)
-    whole = (slice(None),) * axis
+    whole, finite = (slice(None),) * axis, True
     for start in range(0, n, step):
         slab = output[(*whole, slice(start, start + step))]
         targets = [slab, scratch[(*whole, slice(slab.shape[axis]))]]
         source = image
-        for left, sweep in zip(range(len(passes) - 1, -1, -1), passes, strict=True):
+        for left, sweep in zip(range(len(steps) - 1, -1, -1), steps, strict=True):
             if source is image:
-                before = tuple(b - start * (a == axis) for a, b in enumerate(sweep.before))
-                sweep = sweep._replace(before=before)
-            _apply(source, sweep, cval, targets[left % 2], widen, workers)
+                sweep = _from(sweep, start)
+            done = _apply(source, sweep, cval, targets[left % 2], widen, workers)
             source = targets[left % 2]
+        finite = finite and done
+    return finite
 
 
-def _apply(image, sweep: _Pass, cval, output, widen: bool, workers: int) -> None:
-    """One pass by the engine."""
+def _mend(image, whole: _Pass, cval, output, widen: bool, workers: int) -> None:
+    """Take the sums again, of a whole kernel, that are not finite with its factors: so each is what it is directly.
+
+    Only the sums of a factor that overflow where the kernel's would not make a difference.
+    """
+    step = max(1, _SLAB_BYTES * len(output) // output.nbytes)
+    for start in range(0, len(output), step):
+        slab = output[start : start + step]
+        wrong = ~np.isfinite(slab)
+        if wrong.any():
+            sums = np.empty(slab.shape, slab.dtype)
+            _apply(image, _from(whole, start), cval, sums, widen, workers)
+            np.copyto(slab, sums, where=wrong)
+
+
+def _from(sweep: _Pass | _Pair, start: int) -> _Pass | _Pair:
+    """The same filter of the slab that begins so far along its axis."""
+    if isinstance(sweep, _Pair):
+        return sweep._replace(down=_from(sweep.down, start))
+    return sweep._replace(before=tuple(b - start * (a == sweep.axis) for a, b in enumerate(sweep.before)))
+
+
+def _in_pairs(image, passes: list[_Pass | _Pair], cval, output, widen: bool) -> list[_Pass | _Pair]:
+    """The steps of the engine for some passes: two passes at once where that can be."""
+    steps, left, source = [], list(passes), image.dtype
+    while left:
+        pair = _pair(image.shape, source, *left[:2], cval, output.dtype, widen) if len(left) > 1 else None
+        steps.append(pair or left[0])
+        del left[: 2 if pair else 1]
+        source = output.dtype
+    return steps
+
+
+def _pair(shape, source: np.dtype, first, second, cval, output: np.dtype, widen: bool) -> _Pair | None:
+    """Two passes as one step, with the bits of two; None: they are none.
+
+    Where an image of integers becomes one of floats, both passes are computed in float64, as in SciPy, even if the
+    floats between them are narrower.
+    """
+    if isinstance(second, _Pair) or not (first.one_dimensional and second.one_dimensional):
+        return None
+    # The second axis must be the last one, or the one before a few channels.
+    last = len(shape) - 1 - second.axis
+    if first.axis > second.axis or last > 1 or last == 1 and shape[-1] >= _LONG_ENOUGH:
+        return None
+    if "c" in first.weights.dtype.kind + second.weights.dtype.kind:
+        return None
+    if first.divisor:
+        return _Pair(first, second, _exact_dtype(source, output, (first, second), cval), rounded=True)
+    if source.kind in "iu" and all(_integral(p.weights) and _all_integers(p.boundary, cval) for p in (first, second)):
+        # Nothing is truncated, and wrapping once is as good as wrapping after each pass.
+        largest = _largest(source, first, cval) * _weight(first)
+        largest = max(largest, abs(cval) if "constant" in second.boundary else 0) * _weight(second)
+        if largest <= 2**53:
+            return _Pair(first, second, np.dtype(np.float32 if largest <= 2**24 else np.float64))
+    if output.kind in "iu":
+        # A pass of integer weights is exact and may be summed in any order, if there are bits enough.
+        for sweep, dtype in ((first, source), (second, output)):
+            integral = dtype.kind in "iu" and _integral(sweep.weights)
+            if integral and _largest(dtype, sweep, cval) * _weight(sweep) > 2**53:
+                return None
+        return _Pair(first, second, np.dtype(np.float64), ordered=True, rounded=True)
+    dtype = np.dtype(np.float64) if source.kind in "iu" or widen else _floating(source, output)
+    return _Pair(first, second, dtype, rounded=True)
+
+
+def _largest(image: np.dtype, sweep: _Pass, cval) -> float:
+    """The largest magnitude of an integer that a pass reads."""
+    info = np.iinfo(image)
+    return float(max(-info.min, info.max, abs(cval) if "constant" in sweep.boundary else 0))
+
+
+def _weight(sweep: _Pass) -> float:
+    """How many times larger a sum of a pass can be."""
+    return float(np.abs(sweep.weights.astype(np.float64)).sum())
+
+
+def _exact_dtype(source: np.dtype, output: np.dtype, sweeps: Sequence[_Pass], cval) -> np.dtype:
+    """The dtype in which sums of integers that are divided afterwards are taken.
+
+    Below 2**24 a quotient just below an integer is not rounded up to it in float32 either: it lies 1 / size away.
+    """
+    exact = all(dtype.kind in "iu" for dtype in (source, output)) and all(
+        _all_integers(sweep.boundary, cval)
+        and max(_largest(source, sweep, cval), _largest(output, sweep, cval)) * _weight(sweep) <= 2**24
+        for sweep in sweeps
+    )
+    return np.dtype(np.float32 if exact else np.float64)
+
+
+def _apply(image, sweep: _Pass | _Pair, cval, output, widen: bool, workers: int) -> bool:
+    """One step by the engine. False: that was one of a kernel's factors, and some sums are not finite."""
+    if isinstance(sweep, _Pair):
+        return _apply_pair(image, sweep, cval, output, workers)
+    if sweep.divisor:
+        return _apply_pair(*_beside_nothing(image, sweep, cval, output), workers)
     weights, before, boundary = sweep.weights, sweep.before, sweep.boundary
     dtype, ordered = _arithmetic(image.dtype, sweep, cval, output.dtype, widen)
     if image.ndim == 0:
@@ -1031,6 +1561,52 @@ def _apply(image, sweep: _Pass, cval, output, widen: bool, workers: int) -> None
         skip_zeros=not sweep.one_dimensional,
         fused=not ordered,
         pairs=pairs,
+    )
+    return True
+
+
+def _apply_pair(image, pair: _Pair, cval, output, workers: int) -> bool:
+    """Two passes in one trip. Returns whether all results are finite, where they are those of a kernel's factors."""
+    down, along = pair.down, pair.along
+    axes = (*(axis for axis in range(image.ndim) if axis not in (down.axis, along.axis)), down.axis, along.axis)
+    pairs = (_parity(down.weights), _parity(along.weights)) if pair.ordered else (0, 0)
+    return engine.separable(
+        image.transpose(axes),
+        np.ascontiguousarray(down.weights.ravel(), pair.dtype),
+        np.ascontiguousarray(along.weights.ravel(), pair.dtype),
+        output.transpose(axes),
+        image.ndim - 2,
+        (down.before[down.axis], along.before[along.axis]),
+        (engine.BOUNDARIES[down.boundary[down.axis]], engine.BOUNDARIES[along.boundary[along.axis]]),
+        cval,
+        workers,
+        skip_zeros=pair.whole is not None,
+        fused=not pair.ordered,
+        pairs=pairs,
+        divisors=(down.divisor, along.divisor),
+        rounded=pair.rounded,
+        check=pair.whole is not None,
+    )
+
+
+def _beside_nothing(image, sweep: _Pass, cval, output):
+    """(image, pair, cval, output) of a pass whose sums are divided, which only pairs are, and one that does nothing."""
+    dtype = _exact_dtype(image.dtype, output.dtype, [sweep], cval)
+    last = image.ndim - 1 - (image.ndim > 1 and image.shape[-1] < _LONG_ENOUGH)
+    if sweep.axis < last:
+        return image, _Pair(sweep, _line(image.ndim, last, "edge", [1]), dtype), cval, output
+    # A first axis of one row
+    moved = sweep._replace(
+        weights=sweep.weights[np.newaxis],
+        before=(0, *sweep.before),
+        boundary=("edge", *sweep.boundary),
+        axis=sweep.axis + 1,
+    )
+    return (
+        image[np.newaxis],
+        _Pair(_line(image.ndim + 1, 0, "edge", [1]), moved, dtype),
+        cval,
+        output[np.newaxis],
     )
 
 

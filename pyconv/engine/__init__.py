@@ -245,8 +245,8 @@ def separable(x, down, along, out, nbatch, before, boundary, constant, workers, 
         return True
     if not (out.flags.aligned and out.dtype.isnative):
         native = np.empty(out.shape, out.dtype.newbyteorder("="))
-        finite = separable(x, down, along, native, nbatch, before, boundary, constant, workers, skip_zeros, fused, pairs,
-                           divisors, rounded, check)
+        finite = separable(x, down, along, native, nbatch, before, boundary, constant, workers, skip_zeros, fused,
+                           pairs, divisors, rounded, check)
         out[...] = native
         return finite
     if out.dtype.kind == "c":
