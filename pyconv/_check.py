@@ -259,17 +259,14 @@ def filter_precision(precision):
     return True
 
 
-def not_separable(weights, image, output, suited):
+def not_separable(weights, image, output):
     """method="separable" was asked for, and these weights, or these dtypes, do not allow it."""
-    if suited:
-        why = (f"weights must be an outer product of one vector an axis (of integers, if they are integers), to within "
-               f"rounding; these of shape {weights.shape} are not")
-    elif weights.dtype.kind == "c" or image.ndim < 2:
-        why = "weights must be real and image and weights have two axes or more"
-    else:
-        why = (f"sums must be taken in floats of the output's precision, but of this image ({image.dtype}) and output "
-               f"({output.dtype}) they are integers, or rounded between the axes; pass output=float")
-    return ValueError(f"method='separable' does not fit: {why}. method='auto' filters directly here")
+    return ValueError(
+        f"method='separable' needs weights that are an outer product of one vector an axis (of integers, if they are "
+        f"integers), two axes or more, and sums that are not rounded to integers between them; got weights of shape "
+        f"{weights.shape} and dtype {weights.dtype} for an image of {image.dtype} and an output of {output.dtype}. "
+        f"method='auto' filters directly where that does not hold"
+    )
 
 
 def filter_output(output, image, complex_result=False, promote=False):

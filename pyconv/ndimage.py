@@ -438,7 +438,7 @@ def sobel(
     >>> ndimage.sobel(image, output=float)[1]
     array([  0., -36., -36.,   0.])
     """
-    return _slope(input, axis, [1, 2, 1], output, mode, cval, channel_axis, precision, workers)
+    return _slope(input, axis, 2, output, mode, cval, channel_axis, precision, workers)
 
 
 @_document
@@ -489,7 +489,7 @@ def prewitt(
     >>> ndimage.prewitt(image)[1]
     array([  0, -27, -27,   0])
     """
-    return _slope(input, axis, [1, 1, 1], output, mode, cval, channel_axis, precision, workers)
+    return _slope(input, axis, 1, output, mode, cval, channel_axis, precision, workers)
 
 
 @_document
@@ -549,7 +549,7 @@ def laplace(
     workers = resolve_workers(workers)
     output = _check.filter_output(output, image, complex_result=image.dtype.kind == "c")
     passes = [_line(image.ndim, *line, [1, -2, 1]) for line in zip(filtered, boundaries, strict=True)]
-    if _mergeable(passes, image, boundaries, cval, output):
+    if _mergeable(_Form(*_form(image, output, widen)), passes, boundaries, cval):
         cross = np.zeros([3 if axis in filtered else 1 for axis in range(image.ndim)], np.int64)
         for line in passes:
             middle = [
@@ -698,25 +698,16 @@ def gaussian_filter(
     array([0.01, 0.11, 0.25, 0.11, 0.01])
     """
     image = _check.image(input)
-    image_axes = _check.image_axes(image.ndim, channel_axis)
-    filtered = [image_axes[axis] for axis in _check.filter_axes(axes, len(image_axes))]
-    sigmas = _check.one_an_axis(sigma, "sigma", len(filtered))
-    orders = _check.one_an_axis(order, "order", len(filtered))
-    radii = _check.one_an_axis(radius, "radius", len(filtered))
-    boundaries = _check.image_boundaries(mode, len(filtered))
     cval = _check.image_cval(cval, image.dtype)
     widen = _check.filter_precision(precision)
     workers = resolve_workers(workers)
-    passes = [
-        _line(image.ndim, axis, boundary, _gaussian_weights(sigma, order, truncate, radius))
-        for axis, boundary, sigma, order, radius in zip(filtered, boundaries, sigmas, orders, radii, strict=True)
-        if sigma > 1e-15
-    ]
     output = _check.filter_output(output, image, complex_result=image.dtype.kind == "c")
-    if not passes:
+    settings = sigma, order, mode, cval, truncate, radius, axes, channel_axis
+    steps = _steps(_gaussian_steps, image, output, widen, *settings)
+    if not steps:
         output[...] = image
         return output
-    return _filter(image, passes, cval, output, widen, workers)
+    return _filter(image, steps, cval, output, widen, workers)
 
 
 @_document
@@ -843,24 +834,15 @@ def uniform_filter(
            [1., 1., 1., 0.]])
     """
     image = _check.image(input)
-    image_axes = _check.image_axes(image.ndim, channel_axis)
-    filtered = [image_axes[axis] for axis in _check.filter_axes(axes, len(image_axes))]
-    sizes = [_check.filter_size(k) for k in _check.one_an_axis(size, "size", len(filtered))]
-    origins = _check.one_an_axis(origin, "origin", len(filtered))
-    boundaries = _check.image_boundaries(mode, len(filtered))
     cval = _check.image_cval(cval, image.dtype)
     widen = _check.filter_precision(precision)
     workers = resolve_workers(workers)
     output = _check.filter_output(output, image, complex_result=image.dtype.kind == "c")
-    passes = [
-        _mean(image.ndim, axis, boundary, k, _check.filter_origin(origin, k), output.dtype)
-        for axis, boundary, k, origin in zip(filtered, boundaries, sizes, origins, strict=True)
-        if k > 1
-    ]
-    if not passes:
+    steps = _steps(_uniform_steps, image, output, widen, size, mode, cval, origin, axes, channel_axis)
+    if not steps:
         output[...] = image
         return output
-    return _filter(image, passes, cval, output, widen, workers)
+    return _filter(image, steps, cval, output, widen, workers)
 
 
 @_document
@@ -916,7 +898,7 @@ def uniform_filter1d(
     widen = _check.filter_precision(precision)
     workers = resolve_workers(workers)
     output = _check.filter_output(output, image, complex_result=image.dtype.kind == "c")
-    sweep = _mean(image.ndim, axis, boundary, size, origin, output.dtype)
+    sweep = _mean(image.ndim, axis, boundary, size, origin, output.dtype.char)
     return _filter(image, [sweep], cval, output, widen, workers)
 
 
@@ -1159,19 +1141,68 @@ class _Pass(NamedTuple):
     divisor: int = 0  # of its sums; 0: none
 
 
+class _Form(NamedTuple):
+    """What the steps of a filter depend on besides its settings."""
+
+    ndim: int
+    few_channels: bool  # whether the last axis is too short to fill vectors
+    source: str  # NumPy's letters of the image's and of the output's dtype
+    output: str
+    widen: bool
+
+
+def _form(image: NDArray, output: NDArray, widen: bool) -> tuple:
+    """The members of a _Form."""
+    ndim = image.ndim
+    return ndim, ndim > 0 and image.shape[-1] < _LONG_ENOUGH, image.dtype.char, output.dtype.char, widen
+
+
+def _steps(build, image, output, widen, *settings):
+    """The steps that `build` makes of settings, once for each of them; sequences and rarer types are not remembered."""
+    remember = _PLAIN.issuperset(map(type, settings))
+    return (_remembered if remember else _build)(build, _form(image, output, widen), *settings)
+
+
+def _build(build, form, *settings):
+    return build(_Form(*form), *settings)
+
+
+# True or 1.0, which may be refused, must not pass for a 1 that was checked before.
+_PLAIN = frozenset((int, float, str, type(None)))
+_remembered = functools.lru_cache(maxsize=512, typed=True)(_build)
+
+
 class _Pair(NamedTuple):
     """Two passes along different axes, the first of which comes first, that the engine does in one trip."""
 
-    down: _Pass
-    along: _Pass
-    dtype: np.dtype  # the one computed in
-    ordered: bool = False  # whether to sum in SciPy's order
-    rounded: bool = False  # whether what is between them goes through the output's dtype
-    whole: _Pass | None = None  # of the factors of a kernel: that kernel, of which a weight of zero is no tap
+    axis: int  # of the first pass
+    axes: tuple[int, ...] | None  # the order of the array's axes in which these are the last two; None: as they are
+    weights: tuple[NDArray, NDArray]  # in the dtype computed in
+    before: tuple[int, int]
+    boundary: tuple[int, int]  # the engine's codes
+    divisors: tuple[int, int]  # of the sums; 0: none
+    fused: bool
+    pairs: tuple[int, int]
+    rounded: bool  # whether what is between them goes through the output's dtype
+    whole: _Pass | None  # of the factors of a kernel: that kernel, of which a weight of zero is no tap
 
-    @property
-    def axis(self):
-        return self.down.axis
+
+def _join(first: _Pass, second: _Pass, dtype, ordered=False, rounded=False, whole=None) -> _Pair:
+    """Two passes as one step; `ordered`: summed in SciPy's order."""
+    ndim, both = len(first.before), (first, second)
+    axes = (*(axis for axis in range(ndim) if axis not in (first.axis, second.axis)), first.axis, second.axis)
+    return _Pair(
+        first.axis,
+        None if axes == tuple(range(ndim)) else axes,
+        tuple(np.array(sweep.weights.ravel(), dtype) for sweep in both),
+        tuple(sweep.before[sweep.axis] for sweep in both),
+        tuple(engine.BOUNDARIES[sweep.boundary[sweep.axis]] for sweep in both),
+        tuple(sweep.divisor for sweep in both),
+        not ordered,
+        tuple(_parity(sweep.weights) for sweep in both) if ordered else (0, 0),
+        rounded,
+        whole,
+    )
 
 
 def _correlate(
@@ -1192,38 +1223,48 @@ def _correlate(
         weights = weights.conj()
     output = _check.filter_output(output, image, "c" in image.dtype.kind + weights.dtype.kind, promote=True)
     sweep = _Pass(weights.reshape(shape), before, boundary, one_dimensional=False)
-    steps = _factorised(sweep, image, cval, output, widen, method) if method != "direct" else None
+    if method == "separable" or method == "auto" and weights.size >= _SEPARABLE_FROM**2 and weights.dtype.kind != "c":
+        form = _form(image, output, widen)
+        kernel = weights.dtype.char, weights.tobytes(), shape, before, boundary
+        steps = _factorised(form, method, cval, *kernel)
+        if steps is None and method == "separable":
+            raise _check.not_separable(weights, image, output)
+    else:
+        steps = None
     return _filter(image, steps or [sweep], cval, output, widen, workers)
 
 
-def _factorised(sweep: _Pass, image, cval, output, widen: bool, method: str) -> list[_Pass | _Pair] | None:
-    """The steps that filter with the factors of a kernel; None: directly, which method "separable" refuses."""
-    weights = sweep.weights
-    axes = [axis for axis, k in enumerate(weights.shape) if k > 1]
-    if method == "auto" and not (len(axes) > 1 and min(weights.shape[axis] for axis in axes) >= _SEPARABLE_FROM):
+# It is asked for in every call with such a kernel; what is remembered is a copy of the weights, not the caller's array.
+@functools.lru_cache(maxsize=64, typed=True)
+def _factorised(form: tuple, method: str, cval, code, weights: bytes, shape, before, boundary):
+    """The steps that filter with the factors of a kernel; None: it has none, or they are not worth it."""
+    form = _Form(*form)
+    sweep = _Pass(np.frombuffer(weights, code).reshape(shape), before, boundary, one_dimensional=False)
+    axes = [axis for axis, k in enumerate(shape) if k > 1]
+    if method == "auto" and not (len(axes) > 1 and min(shape[axis] for axis in axes) >= _SEPARABLE_FROM):
         return None
-    axes += [axis for axis in range(image.ndim - 1, -1, -1) if axis not in axes][: max(0, 2 - len(axes))]
+    axes += [axis for axis in range(form.ndim - 1, -1, -1) if axis not in axes][: max(0, 2 - len(axes))]
     axes.sort()
-    dtype, ordered = _arithmetic(image.dtype, sweep, cval, output.dtype, widen)
+    output = np.dtype(form.output)
+    dtype, ordered = _arithmetic(np.dtype(form.source), sweep, cval, output, form.widen)
     # Passes before the last two leave their sums in the output.
-    roomy = len(axes) == 2 or output.dtype.kind in "fc" and np.finfo(output.dtype).dtype == dtype
-    suits = len(axes) > 1 and roomy and not ordered and dtype.kind == "f" and weights.dtype.kind != "c"
-    factors = separable_factors(weights.reshape([weights.shape[axis] for axis in axes]), dtype) if suits else None
+    roomy = len(axes) == 2 or output.kind in "fc" and np.finfo(output).dtype == dtype
+    if ordered or dtype.kind != "f" or len(axes) < 2 or not roomy:
+        return None
+    factors = separable_factors(sweep.weights.reshape([shape[axis] for axis in axes]), dtype)
     if factors is None:
-        if method == "separable":
-            raise _check.not_separable(weights, image, output, suits)
         return None
     lines = [
         _Pass(
-            factor.reshape(_only(axis, weights.shape, 1)),
-            _only(axis, sweep.before, 0),
-            _only(axis, sweep.boundary, "edge"),
+            factor.reshape(_only(axis, shape, 1)),
+            _only(axis, before, 0),
+            _only(axis, boundary, "edge"),
             one_dimensional=False,
             axis=axis,
         )
         for axis, factor in zip(axes, factors, strict=True)
     ]
-    return [*lines[:-2], _Pair(*lines[-2:], dtype, whole=sweep)]
+    return (*lines[:-2], _join(*lines[-2:], dtype, whole=sweep))
 
 
 def _only(axis, values, other):
@@ -1277,27 +1318,33 @@ def _correlate1d(input, weights, axis, output, mode, cval, origin, channel_axis,
 
 def _slope(input, axis, across, output, mode, cval, channel_axis, precision, workers):
     image = _check.image(input)
-    image_axes = _check.image_axes(image.ndim, channel_axis)
-    axis = _check.filter_axis(axis, image_axes)
-    boundaries = _check.image_boundaries(mode, len(image_axes))
     cval = _check.image_cval(cval, image.dtype)
     widen = _check.filter_precision(precision)
     workers = resolve_workers(workers)
     output = _check.filter_output(output, image, complex_result=image.dtype.kind == "c")
+    steps = _steps(_slope_steps, image, output, widen, axis, across, mode, cval, channel_axis)
+    return _filter(image, steps, cval, output, widen, workers)
+
+
+def _slope_steps(form: _Form, axis, middle: int, mode, cval, channel_axis):
+    """middle: the weight between two of 1 along the axes across."""
+    image_axes = _check.image_axes(form.ndim, channel_axis)
+    axis = _check.filter_axis(axis, image_axes)
+    boundaries = _check.image_boundaries(mode, len(image_axes))
     lines = dict(zip(image_axes, boundaries, strict=True))
-    passes = [_line(image.ndim, axis, lines.pop(axis), [-1, 0, 1])]
-    passes += [_line(image.ndim, other, boundary, across) for other, boundary in lines.items()]
+    passes = [_line(form.ndim, axis, lines.pop(axis), [-1, 0, 1])]
+    passes += [_line(form.ndim, other, boundary, [1, middle, 1]) for other, boundary in lines.items()]
     # Beyond a constant border the second pass sees the constant itself, not its differences: then the order counts,
     # and no single kernel does what two passes do.
-    if _mergeable(passes, image, boundaries, cval, output) and (cval == 0 or "constant" not in boundaries):
+    if _mergeable(form, passes, boundaries, cval) and (cval == 0 or "constant" not in boundaries):
         passes.sort(key=lambda line: line.axis)
-        if len(passes) != 2 or _pair(image.shape, image.dtype, *passes, cval, output.dtype, widen) is None:
-            kernel = np.ones((1,) * image.ndim, np.int64)
+        if len(passes) != 2 or _pair(form, *passes, cval) is None:
+            kernel = np.ones((1,) * form.ndim, np.int64)
             for line in passes:
                 kernel = kernel * line.weights
             # The zeros in [-1, 0, 1] stay taps, as they are in SciPy's passes.
             passes = [_merge(passes, kernel, one_dimensional=True)]
-    return _filter(image, passes, cval, output, widen, workers)
+    return _in_pairs(form, passes, cval)
 
 
 def _line(ndim: int, axis: int, boundary: str, weights, origin: int = 0) -> _Pass:
@@ -1316,9 +1363,9 @@ def _line(ndim: int, axis: int, boundary: str, weights, origin: int = 0) -> _Pas
     )
 
 
-def _mean(ndim: int, axis: int, boundary: str, size: int, origin: int, output: np.dtype) -> _Pass:
+def _mean(ndim: int, axis: int, boundary: str, size: int, origin: int, output: str) -> _Pass:
     """The mean of `size` neighbours. Where quotients are truncated, sums are exact and divided, as SciPy does it."""
-    if output.kind in "fc":
+    if np.dtype(output).kind in "fc":
         return _line(ndim, axis, boundary, np.full(size, 1 / size), origin)
     return _line(ndim, axis, boundary, np.ones(size, np.int64), origin)._replace(divisor=size)
 
@@ -1332,7 +1379,7 @@ def _merge(passes: list[_Pass], weights: NDArray, one_dimensional: bool) -> _Pas
     return _Pass(weights, tuple(before.tolist()), tuple(boundary), one_dimensional)
 
 
-def _mergeable(passes: list[_Pass], image: NDArray, boundaries: list[str], cval, output: NDArray) -> bool:
+def _mergeable(form: _Form, passes: list[_Pass], boundaries: list[str], cval) -> bool:
     """Whether passes of integer weights may and should be one.
 
     They may where no pass truncates a fraction, as wrapping once is as good as wrapping after each. They should as long
@@ -1340,14 +1387,44 @@ def _mergeable(passes: list[_Pass], image: NDArray, boundaries: list[str], cval,
     """
     if not 0 < len(passes) <= 3:
         return False
-    if output.dtype.kind in "fc":
+    output = np.dtype(form.output).kind
+    if output in "fc":
         return True
-    return image.dtype.kind in "biu" and output.dtype.kind in "iu" and _all_integers(boundaries, cval)
+    return np.dtype(form.source).kind in "biu" and output in "iu" and _all_integers(boundaries, cval)
 
 
 def _all_integers(boundaries, cval) -> bool:
     """Whether what lies beyond the borders of an image of integers is an exact integer too."""
     return "constant" not in boundaries or (abs(cval) <= 2**53 and cval == int(cval))
+
+
+def _gaussian_steps(form: _Form, sigma, order, mode, cval, truncate, radius, axes, channel_axis):
+    image_axes = _check.image_axes(form.ndim, channel_axis)
+    filtered = [image_axes[axis] for axis in _check.filter_axes(axes, len(image_axes))]
+    sigmas = _check.one_an_axis(sigma, "sigma", len(filtered))
+    orders = _check.one_an_axis(order, "order", len(filtered))
+    radii = _check.one_an_axis(radius, "radius", len(filtered))
+    boundaries = _check.image_boundaries(mode, len(filtered))
+    passes = [
+        _line(form.ndim, axis, boundary, _gaussian_weights(sigma, order, truncate, radius))
+        for axis, boundary, sigma, order, radius in zip(filtered, boundaries, sigmas, orders, radii, strict=True)
+        if sigma > 1e-15
+    ]
+    return _in_pairs(form, passes, cval)
+
+
+def _uniform_steps(form: _Form, size, mode, cval, origin, axes, channel_axis):
+    image_axes = _check.image_axes(form.ndim, channel_axis)
+    filtered = [image_axes[axis] for axis in _check.filter_axes(axes, len(image_axes))]
+    sizes = [_check.filter_size(k) for k in _check.one_an_axis(size, "size", len(filtered))]
+    origins = _check.one_an_axis(origin, "origin", len(filtered))
+    boundaries = _check.image_boundaries(mode, len(filtered))
+    passes = [
+        _mean(form.ndim, axis, boundary, k, _check.filter_origin(origin, k), form.output)
+        for axis, boundary, k, origin in zip(filtered, boundaries, sizes, origins, strict=True)
+        if k > 1
+    ]
+    return _in_pairs(form, passes, cval)
 
 
 def _gaussian_weights(sigma: float, order: int, truncate: float, radius: int | None) -> NDArray[np.float64]:
@@ -1375,29 +1452,29 @@ def _gaussian_weights(sigma: float, order: int, truncate: float, radius: int | N
 # ---- from passes to the engine ----
 
 
-def _filter(image, passes: list[_Pass], cval, output, widen: bool, workers: int) -> NDArray:
-    """Fill `output` with `image` after all passes; return it."""
+def _filter(image, steps: Sequence[_Pass | _Pair], cval, output, widen: bool, workers: int) -> NDArray:
+    """Fill `output` with `image` after all steps; return it."""
     if output.size == 0:
         return output
     if np.may_share_memory(image, output):
         image = image.copy()
     # Booleans are bytes to SciPy: sums truncate to 0..255 between passes, and what is not 0 in the end is true.
-    source, target = (a.view(np.uint8) if a.dtype == bool else a for a in (image, output))
-    finite = _sweep(source, passes, cval, target, widen, workers)
+    source = image.view(np.uint8) if image.dtype == bool else image
+    target = output.view(np.uint8) if output.dtype == bool else output
+    finite = _sweep(source, steps, cval, target, widen, workers)
     if not finite:
-        _mend(source, passes[-1].whole._replace(axis=0), cval, target, widen, workers)
+        _mend(source, steps[-1].whole._replace(axis=0), cval, target, widen, workers)
     if output.dtype == bool:
         np.minimum(target, 1, out=target)
     return output
 
 
-def _sweep(image, passes: list[_Pass | _Pair], cval, output, widen: bool, workers: int) -> bool:
-    """All passes, slab by slab along the axis of the first. Returns what the last one does.
+def _sweep(image, steps: Sequence[_Pass | _Pair], cval, output, widen: bool, workers: int) -> bool:
+    """All steps, slab by slab along the axis of the first. Returns what the last one does.
 
-    Only that pass looks beyond the borders of a slab, and it reads the image itself. The others stay within, so they
+    Only that step looks beyond the borders of a slab, and it reads the image itself. The others stay within, so they
     alternate between the slab and a scratch array.
     """
-    steps = _in_pairs(image, passes, cval, output, widen)
     if len(steps) == 1:
         return _apply(image, steps[0], cval, output, widen, workers)
     axis, n = steps[0].axis, image.shape[steps[0].axis]
@@ -1437,52 +1514,52 @@ def _mend(image, whole: _Pass, cval, output, widen: bool, workers: int) -> None:
 def _from(sweep: _Pass | _Pair, start: int) -> _Pass | _Pair:
     """The same filter of the slab that begins so far along its axis."""
     if isinstance(sweep, _Pair):
-        return sweep._replace(down=_from(sweep.down, start))
+        return sweep._replace(before=(sweep.before[0] - start, sweep.before[1]))
     return sweep._replace(before=tuple(b - start * (a == sweep.axis) for a, b in enumerate(sweep.before)))
 
 
-def _in_pairs(image, passes: list[_Pass | _Pair], cval, output, widen: bool) -> list[_Pass | _Pair]:
-    """The steps of the engine for some passes: two passes at once where that can be."""
-    steps, left, source = [], list(passes), image.dtype
+def _in_pairs(form: _Form, passes: Sequence[_Pass], cval) -> tuple[_Pass | _Pair, ...]:
+    """The steps of the engine for some passes: two at once where that can be."""
+    steps, left = [], list(passes)
     while left:
-        pair = _pair(image.shape, source, *left[:2], cval, output.dtype, widen) if len(left) > 1 else None
+        pair = _pair(form, *left[:2], cval) if len(left) > 1 else None
         steps.append(pair or left[0])
         del left[: 2 if pair else 1]
-        source = output.dtype
-    return steps
+        form = form._replace(source=form.output)
+    return tuple(steps)
 
 
-def _pair(shape, source: np.dtype, first, second, cval, output: np.dtype, widen: bool) -> _Pair | None:
+def _pair(form: _Form, first: _Pass, second: _Pass, cval) -> _Pair | None:
     """Two passes as one step, with the bits of two; None: they are none.
 
     Where an image of integers becomes one of floats, both passes are computed in float64, as in SciPy, even if the
     floats between them are narrower.
     """
-    if isinstance(second, _Pair) or not (first.one_dimensional and second.one_dimensional):
-        return None
+    # (booleans are bytes to SciPy)
+    source, output = (np.dtype("B" if letter == "?" else letter) for letter in (form.source, form.output))
     # The second axis must be the last one, or the one before a few channels.
-    last = len(shape) - 1 - second.axis
-    if first.axis > second.axis or last > 1 or last == 1 and shape[-1] >= _LONG_ENOUGH:
+    behind = form.ndim - 1 - second.axis
+    if first.axis > second.axis or behind > form.few_channels:
         return None
     if "c" in first.weights.dtype.kind + second.weights.dtype.kind:
         return None
     if first.divisor:
-        return _Pair(first, second, _exact_dtype(source, output, (first, second), cval), rounded=True)
+        return _join(first, second, _exact_dtype(source, output, (first, second), cval), rounded=True)
     if source.kind in "iu" and all(_integral(p.weights) and _all_integers(p.boundary, cval) for p in (first, second)):
         # Nothing is truncated, and wrapping once is as good as wrapping after each pass.
         largest = _largest(source, first, cval) * _weight(first)
         largest = max(largest, abs(cval) if "constant" in second.boundary else 0) * _weight(second)
         if largest <= 2**53:
-            return _Pair(first, second, np.dtype(np.float32 if largest <= 2**24 else np.float64))
+            return _join(first, second, np.dtype(np.float32 if largest <= 2**24 else np.float64))
     if output.kind in "iu":
         # A pass of integer weights is exact and may be summed in any order, if there are bits enough.
         for sweep, dtype in ((first, source), (second, output)):
             integral = dtype.kind in "iu" and _integral(sweep.weights)
             if integral and _largest(dtype, sweep, cval) * _weight(sweep) > 2**53:
                 return None
-        return _Pair(first, second, np.dtype(np.float64), ordered=True, rounded=True)
-    dtype = np.dtype(np.float64) if source.kind in "iu" or widen else _floating(source, output)
-    return _Pair(first, second, dtype, rounded=True)
+        return _join(first, second, np.dtype(np.float64), ordered=True, rounded=True)
+    dtype = np.dtype(np.float64) if source.kind in "iu" or form.widen else _floating(source, output)
+    return _join(first, second, dtype, rounded=True)
 
 
 def _largest(image: np.dtype, sweep: _Pass, cval) -> float:
@@ -1567,25 +1644,23 @@ def _apply(image, sweep: _Pass | _Pair, cval, output, widen: bool, workers: int)
 
 def _apply_pair(image, pair: _Pair, cval, output, workers: int) -> bool:
     """Two passes in one trip. Returns whether all results are finite, where they are those of a kernel's factors."""
-    down, along = pair.down, pair.along
-    axes = (*(axis for axis in range(image.ndim) if axis not in (down.axis, along.axis)), down.axis, along.axis)
-    pairs = (_parity(down.weights), _parity(along.weights)) if pair.ordered else (0, 0)
+    if pair.axes is not None:
+        image, output = image.transpose(pair.axes), output.transpose(pair.axes)
     return engine.separable(
-        image.transpose(axes),
-        np.ascontiguousarray(down.weights.ravel(), pair.dtype),
-        np.ascontiguousarray(along.weights.ravel(), pair.dtype),
-        output.transpose(axes),
+        image,
+        *pair.weights,
+        output,
         image.ndim - 2,
-        (down.before[down.axis], along.before[along.axis]),
-        (engine.BOUNDARIES[down.boundary[down.axis]], engine.BOUNDARIES[along.boundary[along.axis]]),
+        pair.before,
+        pair.boundary,
         cval,
         workers,
-        skip_zeros=pair.whole is not None,
-        fused=not pair.ordered,
-        pairs=pairs,
-        divisors=(down.divisor, along.divisor),
-        rounded=pair.rounded,
-        check=pair.whole is not None,
+        pair.whole is not None,
+        pair.fused,
+        pair.pairs,
+        pair.divisors,
+        pair.rounded,
+        pair.whole is not None,
     )
 
 
@@ -1594,7 +1669,7 @@ def _beside_nothing(image, sweep: _Pass, cval, output):
     dtype = _exact_dtype(image.dtype, output.dtype, [sweep], cval)
     last = image.ndim - 1 - (image.ndim > 1 and image.shape[-1] < _LONG_ENOUGH)
     if sweep.axis < last:
-        return image, _Pair(sweep, _line(image.ndim, last, "edge", [1]), dtype), cval, output
+        return image, _join(sweep, _line(image.ndim, last, "edge", [1]), dtype), cval, output
     # A first axis of one row
     moved = sweep._replace(
         weights=sweep.weights[np.newaxis],
@@ -1604,7 +1679,7 @@ def _beside_nothing(image, sweep: _Pass, cval, output):
     )
     return (
         image[np.newaxis],
-        _Pair(_line(image.ndim + 1, 0, "edge", [1]), moved, dtype),
+        _join(_line(image.ndim + 1, 0, "edge", [1]), moved, dtype),
         cval,
         output[np.newaxis],
     )

@@ -40,40 +40,26 @@ def separable_factors(kernel: NDArray, dtype: DTypeLike) -> tuple[NDArray, ...] 
     >>> separable_factors(np.eye(2), np.float32) is None
     True
     """
-    kernel = np.ascontiguousarray(kernel)
-    return _factors(kernel.tobytes(), kernel.dtype.char, kernel.shape, np.dtype(dtype).char)
-
-
-# The weights are asked about in every call of a filter, so answers are kept; for a copy of them, not for the array.
-@functools.lru_cache(maxsize=64)
-def _factors(weights: bytes, code: str, shape: tuple[int, ...], dtype: str) -> tuple[NDArray, ...] | None:
-    kernel = np.frombuffer(weights, code).reshape(shape)
     largest = np.abs(kernel).max(initial=0)
     if not 0 < largest < (2**53 if kernel.dtype.kind == "i" else np.inf):
-        return None                      # nothing but zeros, NaN, infinity
+        return None  # nothing but zeros, NaN, infinity
     kernel = kernel.astype(np.float64)
-    pivot = np.unravel_index(np.argmax(np.abs(kernel)), shape)
+    pivot = np.unravel_index(np.argmax(np.abs(kernel)), kernel.shape)
     lines = [kernel[(*pivot[:axis], slice(None), *pivot[axis + 1 :])] for axis in range(kernel.ndim)]
     if largest < 2**53 and np.all(np.rint(kernel) == kernel):
         lines = [line / math.gcd(*map(int, line)) for line in lines]
         scale = kernel[pivot] / math.prod(line[at] for line, at in zip(lines, pivot, strict=True))
         factors = [scale * lines[0], *lines[1:]]
         exact = scale == np.rint(scale) and np.array_equal(_outer(factors), kernel)
-        return _frozen(factors) if exact else None
+        return tuple(factors) if exact else None
     with np.errstate(under="ignore", over="ignore"):
         factors = [lines[0], *(line / kernel[pivot] for line in lines[1:])]
         product = _outer([factor.astype(dtype).astype(np.float64) for factor in factors])
         rounding = 4 * float(np.finfo(dtype).eps) / 2
         allowed = rounding * np.abs(kernel) + rounding / kernel.size * float(largest)
         close = np.all(np.abs(product - kernel) <= allowed) and np.array_equal(product == 0, kernel == 0)
-    return _frozen(factors) if close else None
+    return tuple(factors) if close else None
 
 
 def _outer(factors):
     return functools.reduce(np.multiply.outer, factors)
-
-
-def _frozen(factors):
-    for factor in factors:
-        factor.flags.writeable = False
-    return tuple(factors)
