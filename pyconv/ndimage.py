@@ -67,9 +67,9 @@ _LONG_ENOUGH = 16
 
 METHODS = ("auto", "direct", "separable")
 
-# Kernels of at least so many weights along each axis are taken apart by method "auto": below that, a direct pass is as
-# fast, and n1 + n2 + 8 roundings are no fewer than half of its n1 * n2 + 2.
-_SEPARABLE_FROM = 7
+# Kernels of at least so many weights along each axis are taken apart by method "auto": smaller ones are no faster so,
+# and have not the roundings to spare (docs/design.md).
+_SEPARABLE_FROM = 5
 
 # Filters of several passes work through the image in slabs of about this many bytes, which stay in the cache.
 _SLAB_BYTES = 2**21
@@ -1184,6 +1184,7 @@ class _Pair(NamedTuple):
     fused: bool
     pairs: tuple[int, int]
     rounded: bool  # whether what is between them goes through the output's dtype
+    down_sum: float  # of the first pass's weights
     whole: _Pass | None  # of the factors of a kernel: that kernel, of which a weight of zero is no tap
 
 
@@ -1201,6 +1202,7 @@ def _join(first: _Pass, second: _Pass, dtype, ordered=False, rounded=False, whol
         not ordered,
         tuple(_parity(sweep.weights) for sweep in both) if ordered else (0, 0),
         rounded,
+        float(first.weights.sum()),
         whole,
     )
 
@@ -1247,9 +1249,13 @@ def _factorised(form: tuple, method: str, cval, code, weights: bytes, shape, bef
     axes.sort()
     output = np.dtype(form.output)
     dtype, ordered = _arithmetic(np.dtype(form.source), sweep, cval, output, form.widen)
-    # Passes before the last two leave their sums in the output.
-    roomy = len(axes) == 2 or output.kind in "fc" and np.finfo(output).dtype == dtype
-    if ordered or dtype.kind != "f" or len(axes) < 2 or not roomy:
+    # Passes before the last two leave their sums in the output, and see the constant itself beyond the borders.
+    if len(axes) > 2 and output.kind in "fc" and not (cval != 0 and "constant" in boundary):
+        dtype = np.promote_types(dtype, np.finfo(output).dtype)
+        roomy = np.finfo(output).dtype == dtype
+    else:
+        roomy = len(axes) == 2
+    if ordered or dtype.kind != "f" or not roomy:
         return None
     factors = separable_factors(sweep.weights.reshape([shape[axis] for axis in axes]), dtype)
     if factors is None:
@@ -1661,6 +1667,7 @@ def _apply_pair(image, pair: _Pair, cval, output, workers: int) -> bool:
         pair.divisors,
         pair.rounded,
         pair.whole is not None,
+        None if pair.whole is None else cval * pair.down_sum,
     )
 
 

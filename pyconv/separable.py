@@ -13,11 +13,11 @@ def separable_factors(kernel: NDArray, dtype: DTypeLike) -> tuple[NDArray, ...] 
     """Vectors, one an axis, whose outer product is a kernel as far as sums in `dtype` can tell; None if there are none.
 
     The line of weights through the largest one, along each axis, is the only candidate, up to scale. So no
-    decomposition is needed, and every weight can be looked at: for each, the product of the factors, as rounded to
-    `dtype`, may differ by 4 u of the weight and 4 u / n of the largest one, for n weights and unit roundoff u, and is
-    zero where the weight is. A sum over the products then differs from one over the kernel by at most
-    4 u (|x| * |w|) + 4 u max|x| max|w|, and by nothing where the weights are integers: their factors must be integers
-    too, and the outer product exact.
+    decomposition is needed, and every weight can be looked at. For d axes, n weights and the unit roundoff u, the product
+    of the factors, as rounded to `dtype`, may differ by r = 2 d**2 u of the weight (so many roundings are between a
+    product and what is made of it here) and by r / n of the largest weight, and is zero where the weight is. A sum over
+    the products then differs from one over the kernel by at most r (|x| * |w|) + r max|x| max|w|, and by nothing where
+    the weights are integers: their factors must be integers too, and the outer product exact.
 
     Parameters
     ----------
@@ -55,9 +55,9 @@ def separable_factors(kernel: NDArray, dtype: DTypeLike) -> tuple[NDArray, ...] 
     with np.errstate(under="ignore", over="ignore"):
         factors = [lines[0], *(line / kernel[pivot] for line in lines[1:])]
         product = _outer([factor.astype(dtype).astype(np.float64) for factor in factors])
-        rounding = 4 * float(np.finfo(dtype).eps) / 2
+        rounding = 2 * kernel.ndim**2 * float(np.finfo(dtype).eps) / 2
         allowed = rounding * np.abs(kernel) + rounding / kernel.size * float(largest)
-        close = np.all(np.abs(product - kernel) <= allowed) and np.array_equal(product == 0, kernel == 0)
+        close = np.all(np.abs(product - kernel) <= allowed) and np.array_equal(product == 0, kernel.astype(dtype) == 0)
     return tuple(factors) if close else None
 
 

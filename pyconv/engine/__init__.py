@@ -203,7 +203,7 @@ def _correlate_complex(x, w, bias, out, nbatch, groups, stride, dilation, before
 
 
 def separable(x, down, along, out, nbatch, before, boundary, constant, workers, skip_zeros=False, fused=True,
-              pairs=(0, 0), divisors=(0, 0), rounded=False, check=False):
+              pairs=(0, 0), divisors=(0, 0), rounded=False, check=False, along_constant=None):
     """Cross-correlate x with `down` along its last axis but one, and the result with `along` along its last axis.
 
     The bits are those of two calls of `correlate`, with an array of out's dtype (`rounded`) or of the dtype computed in
@@ -235,6 +235,8 @@ def separable(x, down, along, out, nbatch, before, boundary, constant, workers, 
         Whether what is between the passes goes through out's dtype.
     check : bool
         Whether to look for outputs that are not finite.
+    along_constant : number, optional
+        What stands beyond the ends of a row of sums under the boundary CONSTANT, if not `constant`.
 
     Returns
     -------
@@ -246,20 +248,23 @@ def separable(x, down, along, out, nbatch, before, boundary, constant, workers, 
     if not (out.flags.aligned and out.dtype.isnative):
         native = np.empty(out.shape, out.dtype.newbyteorder("="))
         finite = separable(x, down, along, native, nbatch, before, boundary, constant, workers, skip_zeros, fused,
-                           pairs, divisors, rounded, check)
+                           pairs, divisors, rounded, check, along_constant)
         out[...] = native
         return finite
+    if along_constant is None:
+        along_constant = constant
     if out.dtype.kind == "c":
-        constant = complex(constant)
-        parts = (x.real, out.real, constant.real), (x.imag, out.imag, constant.imag)
+        constant, along_constant = complex(constant), complex(along_constant)
+        parts = ((x.real, out.real, constant.real, along_constant.real),
+                 (x.imag, out.imag, constant.imag, along_constant.imag))
     else:
-        parts = (x, out, constant),
+        parts = (x, out, constant, along_constant),
     finite = True
-    for x_part, out_part, constant_part in parts:
+    for x_part, out_part, *constants in parts:
         interleaved = nbatch > 0 and _channels_last(x_part, out_part, nbatch - 1)
         finite &= _separable_kernels[down.dtype].separable(
-            x_part, out_part, nbatch, down, along, before, boundary, constant_part, interleaved, workers, skip_zeros,
-            fused, pairs, divisors, rounded, check)
+            x_part, out_part, nbatch, down, along, before, boundary, *constants, interleaved, workers, skip_zeros, fused,
+            pairs, divisors, rounded, check)
     return finite
 
 

@@ -347,7 +347,7 @@ cdef struct Problem:
     int64_t y_size
     bint y_direct                    # the output is reals, one after the other along W
     bint rounded                     # what is between the passes goes through the output's dtype
-    real constant
+    real constant, along_constant    # beyond the ends of a column, and of a row of sums
     int64_t *seen                    # set to 1 where an output is not finite; NULL: nobody asks
     bint in_place
     int R                            # output rows of a step
@@ -496,8 +496,8 @@ cdef void filter_unit(const void *problem, int64_t unit, char *workspace, Progre
             if p.rounded:
                 store(p.y_code, numbers, p.y_size, target, width)
                 load(p.y_code, target, numbers, p.y_size, width)
-            show_border(sums + c.first - c.origin, sums, border, left, p.constant)
-            show_border(sums + right - c.origin, sums, border + left, c.end - right, p.constant)
+            show_border(sums + c.first - c.origin, sums, border, left, p.along_constant)
+            show_border(sums + right - c.origin, sums, border + left, c.end - right, p.along_constant)
             for t in range(p.along.n_taps):
                 taps[t] = <const char *> (sums + c.first - c.origin + p.along.place[t] * p.interleave)
             # Whole vectors only: of fewer sums the rest would be written, too.
@@ -599,7 +599,8 @@ cdef void plan(Problem *p, int workers) noexcept nogil:
 
 
 def separable(cnp.ndarray x not None, cnp.ndarray out not None, int n_batch, cnp.ndarray down not None,
-              cnp.ndarray along not None, tuple before, tuple boundary, double constant, bint interleaved, int workers,
+              cnp.ndarray along not None, tuple before, tuple boundary, double constant, double along_constant,
+              bint interleaved, int workers,
               bint skip_zeros, bint fused, tuple pairs, tuple divisors, bint rounded, bint check):
     """pyconv.engine.separable of real arrays that are not empty: whether all outputs are finite, if that is asked."""
     cdef Problem p
@@ -625,7 +626,7 @@ def separable(cnp.ndarray x not None, cnp.ndarray out not None, int n_batch, cnp
     p.y_code, p.y_size = dtype_code(out), cnp.PyArray_ITEMSIZE(out)
     p.y_direct = p.y_code == REAL_CODE and p.W.y_step == sizeof(real)
     p.rounded = rounded and p.y_code != REAL_CODE
-    p.constant = <real> constant
+    p.constant, p.along_constant = <real> constant, <real> along_constant
     p.seen = &seen if check else NULL
     taps = take_block((down.shape[0] + along.shape[0]) * (sizeof(int64_t) + sizeof(real)) + LINE)
     try:
