@@ -793,7 +793,8 @@ def uniform_filter(
 
     One pass an axis, in the order of `axes`. What is between two passes has the dtype of the result, so for
     an image of integers each pass truncates; ``output=float`` avoids that. Each mean is a sum of its own, so
-    a NaN spreads no further than the box reaches, where SciPy's running sums carry it to the end of the row.
+    a NaN spreads no further than the box reaches, where SciPy's running sums carry it to the end of the row,
+    and integer means are truncated from exact sums, also beyond a constant border that is no integer.
 
     Parameters
     ----------
@@ -1000,7 +1001,8 @@ def gaussian_laplace(
     input : array_like
         The image: numbers of any dtype up to 64 bits a component, any number of axes.
     sigma : float or sequence of float
-        Standard deviation in pixels, for all of `axes` or one for each of them.
+        Standard deviation in pixels, for all of `axes` or one for each of them; for the image's axes in ascending
+        order, as in SciPy, where `axes` names them all.
     output : ndarray, dtype or str, optional
         The array to fill, or the dtype of the one to return. Default: the dtype of `input`.
     mode : str or sequence of str, optional
@@ -1042,9 +1044,10 @@ def gaussian_laplace(
     image = _check.image(input)
     axes = _check.filter_axes(axes, image.ndim)
     sigmas = _check.one_an_axis(sigma, "sigma", len(axes))
-    # An axis that is left out is not blurred.
+    # An axis that is left out is not blurred. (Where none is, SciPy takes sigmas in the order of the image's axes.)
+    axes_of_sigmas = range(image.ndim) if len(axes) == image.ndim else axes
     blur = [0] * image.ndim
-    for axis, axis_sigma in zip(axes, sigmas, strict=True):
+    for axis, axis_sigma in zip(axes_of_sigmas, sigmas, strict=True):
         blur[axis] = axis_sigma
     derivative = functools.partial(_gaussian_derivative, sigma=blur, order=2, **kwargs)
     return generic_laplace(image, derivative, output, mode, cval, axes=axes)

@@ -13,11 +13,11 @@ def separable_factors(kernel: NDArray, dtype: DTypeLike) -> tuple[NDArray, ...] 
     """Vectors, one an axis, whose outer product is a kernel as far as sums in `dtype` can tell; None if there are none.
 
     The line of weights through the largest one, along each axis, is the only candidate, up to scale. So no
-    decomposition is needed, and every weight can be looked at. For d axes, n weights and the unit roundoff u, the product
-    of the factors, as rounded to `dtype`, may differ by r = 2 d**2 u of the weight (so many roundings are between a
-    product and what is made of it here) and by r / n of the largest weight, and is zero where the weight is. A sum over
-    the products then differs from one over the kernel by at most r (|x| * |w|) + r max|x| max|w|, and by nothing where
-    the weights are integers: their factors must be integers too, and the outer product exact.
+    decomposition is needed, and every weight can be looked at. For d axes, n weights and the unit roundoff u, the
+    product of the factors, as rounded to `dtype`, may differ by r = 2 d**2 u of the weight (so many roundings are
+    between a product and what is made of it here) and by r / n of the largest weight, and is zero where the weight
+    is. A sum over the products then differs from one over the kernel by at most r (|x| * |w|) + r max|x| max|w|, and
+    by nothing where the weights are integers: their factors must be integers too, and the outer product exact.
 
     Parameters
     ----------

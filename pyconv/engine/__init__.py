@@ -263,8 +263,8 @@ def separable(x, down, along, out, nbatch, before, boundary, constant, workers, 
     for x_part, out_part, *constants in parts:
         interleaved = nbatch > 0 and _channels_last(x_part, out_part, nbatch - 1)
         finite &= _separable_kernels[down.dtype].separable(
-            x_part, out_part, nbatch, down, along, before, boundary, *constants, interleaved, workers, skip_zeros, fused,
-            pairs, divisors, rounded, check)
+            x_part, out_part, nbatch, down, along, before, boundary, *constants, interleaved, workers, skip_zeros,
+            fused, pairs, divisors, rounded, check)
     return finite
 
 
