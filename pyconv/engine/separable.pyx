@@ -56,21 +56,27 @@ cdef struct Weights:                 # of one pass
 
 cdef extern from *:
     """
-    static inline void prefetch_write(const char *p) { __builtin_prefetch(p, 1); }
+    static inline void prefetch_to_write(const char *p) { __builtin_prefetch(p, 1); }
     """
-    void prefetch_write(const char *) noexcept nogil
+    void prefetch_to_write(const char *) noexcept nogil
+
+
 # ---------------------------------------------------------------- sums
+#
+# Two passes take turns with memory, so each asks the cache for what the other needs: the sums down the columns for the
+# output's next rows, the sums along a row for the input's. At 2048 x 2048 and 3 x 3 that is 1.46 ms against 1.08.
 
 cdef inline void sum_taps(int NV, int order, const char *const *taps, const real *w, int64_t n_taps, int64_t x,
                           const char *ahead, int64_t n_strips, real *sums) noexcept nogil:
-    """n_strips times NV vectors of sums: taps[t] + x points to the first sample that tap t weights with w[t]."""
+    """n_strips times NV vectors of sums: taps[t] + x points to the first sample that tap t weights with w[t]. `ahead`
+    is what will be read next."""
     cdef vec acc[MAX_WIDTH]
     cdef vec b
     cdef const char *p
     cdef const char *q
-    cdef int64_t strip, t
+    cdef int64_t _strip, t
     cdef int v
-    for strip in range(n_strips):
+    for _strip in range(n_strips):
         for v in range(NV):
             acc[v] = vzero()
             prefetch(ahead + x + v * sizeof(vec))
@@ -110,9 +116,9 @@ cdef void sum_shifts(const char *samples, const real *w, int64_t n_taps, const c
     cdef vec a[MAX_WIDTH + 1]
     cdef mask_vec order
     cdef const char *p
-    cdef int64_t strip, t, end
+    cdef int64_t _strip, t, end
     cdef int v
-    for strip in range(n_strips):
+    for _strip in range(n_strips):
         for v in range(MAX_WIDTH):
             acc[v] = vzero()
             prefetch(ahead + v * sizeof(vec))
@@ -143,8 +149,8 @@ cdef void sum_shifts(const char *samples, const real *w, int64_t n_taps, const c
         sums += MAX_WIDTH * LANES
 
 
-cdef inline void sum_taps_in_order(int NV, int order, const char *const *taps, const real *w, int64_t n_taps,
-                                   int64_t x, const char *ahead, int64_t n_strips, real *sums) noexcept nogil:
+cdef inline void sum_taps_in_order(int NV, int order, const char *const *taps, const real *w, int64_t n_taps, int64_t x,
+                                   const char *ahead, int64_t n_strips, real *sums) noexcept nogil:
     if order == FUSED:
         sum_taps(NV, FUSED, taps, w, n_taps, x, ahead, n_strips, sums)
     elif order == ROUNDED:
@@ -155,26 +161,27 @@ cdef inline void sum_taps_in_order(int NV, int order, const char *const *taps, c
         sum_taps(NV, ODD, taps, w, n_taps, x, ahead, n_strips, sums)
 
 
-ctypedef void (*Strips)(int, const char *const *, const real *, int64_t, int64_t, const char *, int64_t, real *) noexcept nogil
+ctypedef void (*Strips)(int, const char *const *, const real *, int64_t, int64_t, const char *, int64_t,
+                        real *) noexcept nogil
 
 
-cdef void strips_8(int order, const char *const *taps, const real *w, int64_t n_taps, int64_t x, const char *ahead, int64_t n_strips,
-                   real *sums) noexcept nogil:
+cdef void strips_8(int order, const char *const *taps, const real *w, int64_t n_taps, int64_t x, const char *ahead,
+                   int64_t n_strips, real *sums) noexcept nogil:
     sum_taps_in_order(8, order, taps, w, n_taps, x, ahead, n_strips, sums)
 
 
-cdef void strips_4(int order, const char *const *taps, const real *w, int64_t n_taps, int64_t x, const char *ahead, int64_t n_strips,
-                   real *sums) noexcept nogil:
+cdef void strips_4(int order, const char *const *taps, const real *w, int64_t n_taps, int64_t x, const char *ahead,
+                   int64_t n_strips, real *sums) noexcept nogil:
     sum_taps_in_order(4, order, taps, w, n_taps, x, ahead, n_strips, sums)
 
 
-cdef void strips_2(int order, const char *const *taps, const real *w, int64_t n_taps, int64_t x, const char *ahead, int64_t n_strips,
-                   real *sums) noexcept nogil:
+cdef void strips_2(int order, const char *const *taps, const real *w, int64_t n_taps, int64_t x, const char *ahead,
+                   int64_t n_strips, real *sums) noexcept nogil:
     sum_taps_in_order(2, order, taps, w, n_taps, x, ahead, n_strips, sums)
 
 
-cdef void strips_1(int order, const char *const *taps, const real *w, int64_t n_taps, int64_t x, const char *ahead, int64_t n_strips,
-                   real *sums) noexcept nogil:
+cdef void strips_1(int order, const char *const *taps, const real *w, int64_t n_taps, int64_t x, const char *ahead,
+                   int64_t n_strips, real *sums) noexcept nogil:
     sum_taps_in_order(1, order, taps, w, n_taps, x, ahead, n_strips, sums)
 
 
@@ -219,18 +226,20 @@ cdef inline void add_row(int first, int last, int NV, vec (*acc)[MAX_WIDTH], con
 
 
 cdef inline void sum_down(int R, int NV, const char *const *rows, const real *w, int64_t kh, int64_t x,
-                          const char *ahead, int64_t ahead_step, int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
-    """R rows of n_strips times NV vectors; needs kh >= R. Output row r and row i meet in weight i - r."""
+                          const char *ahead, int64_t ahead_step, int64_t n_strips, real *sums,
+                          int64_t lds) noexcept nogil:
+    """R rows of n_strips times NV vectors; needs kh >= R. Output row r and row i meet in weight i - r. `ahead` is where
+    the output will be written."""
     cdef vec acc[LARGEST_STEP][MAX_WIDTH]
-    cdef int64_t strip, i
+    cdef int64_t _strip, i
     cdef int r, v
-    for strip in range(n_strips):
+    for _strip in range(n_strips):
         for r in range(R):
             for v in range(NV):
                 acc[r][v] = vzero()
-        for r in range(R):           # what the next step reads, while this one is computed
+        for r in range(R):
             for v in range(NV):
-                prefetch_write(ahead + r * ahead_step + x + v * sizeof(vec))
+                prefetch_to_write(ahead + r * ahead_step + x + v * sizeof(vec))
         if R > 1:
             add_row(0, 1, NV, acc, rows[0] + x, w + 0)
         if R > 2:
@@ -270,7 +279,8 @@ cdef inline void sum_down(int R, int NV, const char *const *rows, const real *w,
 
 # Rows of a step by the number of weights, and vectors of a strip: R x NV sums fill the registers.
 cdef inline void sum_rows(int R, int NV3, int NV4, int NV8, const char *const *rows, const real *w, int64_t kh,
-                          int64_t x, const char *ahead, int64_t ahead_step, int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
+                          int64_t x, const char *ahead, int64_t ahead_step, int64_t n_strips, real *sums,
+                          int64_t lds) noexcept nogil:
     if R == 3:
         sum_down(3, NV3, rows, w, 3, x, ahead, ahead_step, n_strips, sums, lds)
     elif R == 4:
@@ -279,23 +289,23 @@ cdef inline void sum_rows(int R, int NV3, int NV4, int NV8, const char *const *r
         sum_down(LARGEST_STEP, NV8, rows, w, kh, x, ahead, ahead_step, n_strips, sums, lds)
 
 
-cdef void columns_wide(int R, const char *const *rows, const real *w, int64_t kh, int64_t x, const char *ahead, int64_t ahead_step, int64_t n_strips,
-                       real *sums, int64_t lds) noexcept nogil:
+cdef void columns_wide(int R, const char *const *rows, const real *w, int64_t kh, int64_t x, const char *ahead,
+                       int64_t ahead_step, int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
     sum_rows(R, ROW_NV, ROW_NV, NV8, rows, w, kh, x, ahead, ahead_step, n_strips, sums, lds)
 
 
-cdef void columns_2(int R, const char *const *rows, const real *w, int64_t kh, int64_t x, const char *ahead, int64_t ahead_step, int64_t n_strips,
-                    real *sums, int64_t lds) noexcept nogil:
+cdef void columns_2(int R, const char *const *rows, const real *w, int64_t kh, int64_t x, const char *ahead,
+                    int64_t ahead_step, int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
     sum_rows(R, 2, 2, 2, rows, w, kh, x, ahead, ahead_step, n_strips, sums, lds)
 
 
-cdef void columns_1(int R, const char *const *rows, const real *w, int64_t kh, int64_t x, const char *ahead, int64_t ahead_step, int64_t n_strips,
-                    real *sums, int64_t lds) noexcept nogil:
+cdef void columns_1(int R, const char *const *rows, const real *w, int64_t kh, int64_t x, const char *ahead,
+                    int64_t ahead_step, int64_t n_strips, real *sums, int64_t lds) noexcept nogil:
     sum_rows(R, 1, 1, 1, rows, w, kh, x, ahead, ahead_step, n_strips, sums, lds)
 
 
-cdef void sum_columns(int R, const char *const *rows, const real *w, int64_t kh, int64_t n, const char *ahead, int64_t ahead_step, real *sums,
-                      int64_t lds) noexcept nogil:
+cdef void sum_columns(int R, const char *const *rows, const real *w, int64_t kh, int64_t n, const char *ahead,
+                      int64_t ahead_step, real *sums, int64_t lds) noexcept nogil:
     """R rows of n sums down the columns, R of `step_rows`, as FUSED."""
     cdef int64_t x = 0, widest = (NV8 if R == 8 else ROW_NV) * LANES, wide
     while x < n:
@@ -386,7 +396,6 @@ cdef bint sums_reach(const Problem *p, const Columns *c, int64_t first, int64_t 
 
 
 cdef void find_columns(const Problem *p, int64_t block, Columns *c) noexcept nogil:
-    cdef int64_t i, s
     c.x0 = block * p.cols
     c.x1 = min(p.W.on, c.x0 + p.cols)
     c.first = c.x0 - p.W.before
@@ -484,7 +493,8 @@ cdef void filter_unit(const void *problem, int64_t unit, char *workspace, Progre
                 table[filled] = <const char *> target
             filled += 1
         if rows > 1:
-            sum_columns(p.R, table + y - y0, p.down.w, p.down.k, width, out + y * p.H.y_step, p.H.y_step, all_sums + c.low - c.origin, p.sums_pitch)
+            sum_columns(p.R, table + y - y0, p.down.w, p.down.k, width, out + y * p.H.y_step, p.H.y_step,
+                        all_sums + c.low - c.origin, p.sums_pitch)
         for r in range(rows):
             sums = all_sums + r * p.sums_pitch
             target = sums + c.low - c.origin
@@ -501,8 +511,11 @@ cdef void filter_unit(const void *problem, int64_t unit, char *workspace, Progre
             for t in range(p.along.n_taps):
                 taps[t] = <const char *> (sums + c.first - c.origin + p.along.place[t] * p.interleave)
             # Whole vectors only: of fewer sums the rest would be written, too.
-            target = <real *> (out + (y + r) * p.H.y_step) if p.y_direct and n >= LANES and p.along.divisor == 0 else row
-            sum_row(p.along.order, shifts, taps, p.along.w, p.along.n_taps, n, table[y - y0 + r + p.down.k - 1 + rows], target)
+            target = row
+            if p.y_direct and n >= LANES and p.along.divisor == 0:
+                target = <real *> (out + (y + r) * p.H.y_step)
+            sum_row(p.along.order, shifts, taps, p.along.w, p.along.n_taps, n,
+                    table[y - y0 + r + p.down.k - 1 + rows], target)
             divide(target, n, p.along.divisor)
             if p.seen != NULL and not all_finite(target, n):
                 p.seen[0] = 1
