@@ -263,9 +263,9 @@ def not_separable(weights, image, output):
     """method="separable" was asked for, and these weights, or these dtypes, do not allow it."""
     return ValueError(
         f"method='separable' needs weights that are an outer product of one vector an axis (of integers, if they are "
-        f"integers), two axes or more, and sums that are not rounded to the output's dtype in between; got weights of shape "
-        f"{weights.shape} and dtype {weights.dtype} for an image of {image.dtype} and an output of {output.dtype}. "
-        f"method='auto' filters directly where that does not hold"
+        f"integers), two axes or more, and sums that are not rounded to the output's dtype in between; got weights of "
+        f"shape {weights.shape} and dtype {weights.dtype} for an image of {image.dtype} and an output of "
+        f"{output.dtype}. method='auto' filters directly where that does not hold"
     )
 
 

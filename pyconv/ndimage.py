@@ -24,6 +24,12 @@ images are summed in float32 unless ``precision="float64"``, float16 images are 
 too small to count, integers beyond 2**53 are exact, a result outside the output's integers always wraps, and
 input and output may overlap.
 
+`correlate` and `convolve` have a `method` too. Under ``"auto"``, weights of at least 5 along every axis that they reach
+across, and that are an outer product of vectors (a Gaussian, a box), are applied as these vectors, one axis after the
+other, which takes n1 + n2 multiplications a pixel for n1 * n2. Integer images with integer weights stay exact, and NaN
+and infinities reach the same pixels. Sums of fractions have other last bits than the direct ones, and are no less
+accurate. Sums that are truncated to integers keep SciPy's order, so they are always direct.
+
 Memory: a few MB beyond input and output whatever the size of the image, so both may be a `numpy.memmap`. Filters of
 several passes need at least one slice of the image, across the axis of the first pass. A further image is needed only
 where input and output overlap, and for a Laplacian that truncates fractions or has more than three axes. Names of
@@ -132,7 +138,7 @@ _ARGUMENTS = {
     "method": """\
     method : {"auto", "direct", "separable"}, optional
         ``"separable"`` filters along one axis after the other with the vectors whose outer product `weights`
-        is, and is refused where it is none. ``"auto"`` does so where that is faster, see the module's notes;
+        is, and is refused where it is none. ``"auto"`` does so from 5 weights an axis on, where that is faster;
         ``"direct"`` never.
 """,
     "result": """\

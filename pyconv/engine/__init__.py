@@ -1,4 +1,5 @@
-"""The engine: every convolution of pyconv ends in a call of `correlate` (a small `corr2d` takes a shorter way in).
+"""The engine: every convolution of pyconv ends in a call of `correlate` or, of image filters with one pass an axis,
+`separable` (a small `corr2d` takes a shorter way in).
 
 One idea: everything irregular goes into one copy, and the arithmetic sees only unit-stride loads ::
 
@@ -30,6 +31,10 @@ Two plans cut a problem into units:
 All tiles add the products of one output in the same order into one accumulator (but for `pairs`, below), so the bits do
 not depend on the plan, the number of threads, the batch or the memory layout.
 
+Filters that run along one axis after the other have both passes in one trip through memory (`separable.pyx`, which
+opens with its own picture): the sums down the columns of a few rows stay in the cache until those along the rows have
+read them. The bits are those of two calls of `correlate`.
+
 Gradients are made of the same parts. That of the input is, for each residue modulo the stride, a correlation of the
 output's gradient with some of the taps, turned round (`input_gradient`). That of the weights (`weights.pxi`) turns the
 band channels last, so that the tile sums vectors of input channels over positions; with few input channels, it is dot
@@ -38,10 +43,10 @@ products along the rows.
 Deformable convolution (`deform.pyx`, which opens with its own picture) reads anywhere in an image, and so does make a
 padded copy of it, channels last; it samples into columns, a panel of pixels at a time, and ends in the same tiles.
 
-The kernels (`direct.pyx`, `deform.pyx` and the files they include) are built once for each computing dtype, float32,
-float64 and, direct only, int64, and each instruction-set level. `vector.h` defines the two types that make one source
-serve all of them. This module picks the highest level that the processor has, or the one that the environment variable
-PYCONV_ISA names.
+The kernels (`direct.pyx`, `separable.pyx`, `deform.pyx` and the files they include) are built once for each computing
+dtype, float32, float64 and, direct only, int64, and each instruction-set level. `vector.h` defines the two types that
+make one source serve all of them. This module picks the highest level that the processor has, or the one that the
+environment variable PYCONV_ISA names.
 
 Engine functions check nothing: their arguments have been through `pyconv._check`.
 """
