@@ -434,6 +434,20 @@ def test_extreme_integers(dtype):
             assert_same_bits(actual, scipy.ndimage.correlate(x, weights, output))
 
 
+def test_separable_sums_that_float32_cannot_hold():
+    rng = np.random.default_rng(18)
+    x = rng.integers(-(2**31), 2**31, (20, 21)).astype(np.int32)
+    for name in ("sobel", "prewitt"):
+        for output in (np.int64, np.float64):
+            actual = getattr(ndimage, name)(x, 0, output)
+            assert_same_bits(actual, getattr(scipy.ndimage, name)(x, 0, output))
+    x = rng.integers(0, 2**16, (300, 301)).astype(np.uint16)
+    for size in (256, 299, 300):
+        assert_same_bits(ndimage.uniform_filter(x, size), scipy.ndimage.uniform_filter(x, size))
+    bright = np.full((300, 301), 2**16 - 1, np.uint16)
+    assert_same_bits(ndimage.uniform_filter(bright, 299), bright)
+
+
 @pytest.mark.parametrize("dtype", ["int64", "uint64"])
 def test_integers_beyond_2_to_the_53_are_exact_and_wrap(dtype):
     rng = np.random.default_rng(1)
