@@ -9,7 +9,7 @@ import numpy as np
 SHAPES = Path(__file__).with_name("shapes.txt")
 KERNEL_SIZES = (3, 5, 7, 9, 11, 15, 21)
 IMAGE_SIZES = (512, 2048)
-SIGMA, TRUNCATE = 2.0, 4.0  # the Gaussian's, which has 2 * int(TRUNCATE * SIGMA + 0.5) + 1 taps an axis
+SEPARABLE = "gaussian", "box", "separable"  # kinds of filters that run along one axis after the other
 GRADIENTS = {"input_gradient": "dinput", "weight_gradient": "dweight"}  # kinds, and what their groups are called
 QUICK_FLOPS = 0.15e9  # single-threaded peers need a tenth of a second or two for this much
 
@@ -136,32 +136,35 @@ def deformable():
 def image(kind, size, taps, dtype="float32", channels=1):
     """A filter over a square image, as large as its input; the border is SciPy's ``reflect``.
 
-    ``taps`` is the side of a general kernel, or the multiplications a pixel of a separable filter.
+    ``taps`` is the kernel's side. Kind ``separable`` has two vectors of weights, and Sobel's filter six in all.
     """
     shape = (size, size) if channels == 1 else (size, size, channels)
-    general = kind == "correlate"
+    weight_shape = {"correlate": (taps, taps), "separable": (2, taps)}.get(kind, (0,))
     sides = f"{size}^2" if channels == 1 else f"{size}^2 x {channels}"
     return Case(
         group=f"{dtype}{' RGB' if channels > 1 else ''} {kind}",
-        name=f"{sides}, {taps}x{taps}" if general else sides,
+        name=f"{sides}, {taps}x{taps}",
         kind=kind,
         dtype=dtype,
         input_shape=shape,
-        weight_shape=(taps, taps) if general else (0,),
+        weight_shape=weight_shape,
         output_shape=shape,
-        flops=2 * size * size * channels * (taps * taps if general else taps),
+        flops=2 * size * size * channels * (taps * taps if kind == "correlate" else 2 * taps),
+        parameters={"taps": taps},
     )
 
 
 def images():
-    """General kernels, which are never separable since they are random, and two named filters."""
+    """General kernels, which are never separable since they are random, and separable ones."""
     for dtype, channels in (("float32", 1), ("float32", 3), ("float64", 1)):
         for size in IMAGE_SIZES:
             for taps in KERNEL_SIZES:
                 yield image("correlate", size, taps, dtype, channels)
-    for kind, taps in (("sobel", 2 * 3), ("gaussian", 2 * (2 * int(TRUNCATE * SIGMA + 0.5) + 1))):
-        for size in IMAGE_SIZES:
-            yield image(kind, size, taps)
+    for dtype in ("float32", "float64"):
+        for kind in ("sobel", *SEPARABLE):
+            for size in IMAGE_SIZES:
+                for taps in KERNEL_SIZES if kind != "sobel" else (3,):
+                    yield image(kind, size, taps, dtype)
 
 
 def small():

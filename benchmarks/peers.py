@@ -15,12 +15,16 @@ from functools import partial
 
 import numpy as np
 
-from benchmarks.cases import SIGMA, TRUNCATE
-
 
 def empty_output(case):
     """An output that is in memory already, and full of NaN, so that elements never written are noticed."""
     return np.full(case.output_shape, np.nan, case.dtype)
+
+
+def gaussian_shape(case):
+    """(sigma, radius) of a Gaussian whose weights end at three standard deviations."""
+    taps = case.parameters["taps"]
+    return taps / 6, taps // 2
 
 
 def odd_kernel_on_planes(case):
@@ -125,8 +129,15 @@ class Pyconv(Library):
         return partial(self.pyconv.ndimage.sobel, x, axis=0, **self.image_options(case))
 
     def gaussian(self, case, x, weight):
-        options = self.image_options(case)
-        return partial(self.pyconv.ndimage.gaussian_filter, x, SIGMA, truncate=TRUNCATE, **options)
+        sigma, radius = gaussian_shape(case)
+        return partial(self.pyconv.ndimage.gaussian_filter, x, sigma, radius=radius, **self.image_options(case))
+
+    def box(self, case, x, weight):
+        return partial(self.pyconv.ndimage.uniform_filter, x, case.parameters["taps"], **self.image_options(case))
+
+    def separable(self, case, x, weight):
+        kernel = np.outer(*weight.astype("float64"))
+        return partial(self.pyconv.ndimage.correlate, x, kernel, **self.image_options(case))
 
     def corr2d(self, case, x, weight):
         return partial(self.pyconv.corr2d, x, weight)
@@ -267,8 +278,21 @@ class SciPyNdimage(Library):
         return partial(self.ndimage.sobel, x, axis=0, output=empty_output(case), mode="reflect")
 
     def gaussian(self, case, x, weight):
+        sigma, radius = gaussian_shape(case)
+        return partial(self.ndimage.gaussian_filter, x, sigma, output=empty_output(case), radius=radius)
+
+    def box(self, case, x, weight):
+        return partial(self.ndimage.uniform_filter, x, case.parameters["taps"], output=empty_output(case))
+
+    def separable(self, case, x, weight):
         out = empty_output(case)
-        return partial(self.ndimage.gaussian_filter, x, SIGMA, output=out, mode="reflect", truncate=TRUNCATE)
+
+        def run():
+            self.ndimage.correlate1d(x, weight[0], 0, out)
+            self.ndimage.correlate1d(out, weight[1], 1, out)
+            return out
+
+        return run
 
 
 class SciPySignal(Library):
@@ -323,9 +347,10 @@ class ScikitImage(Library):
         return partial(self.filters.sobel_h, x)
 
     def gaussian(self, case, x, weight):
+        sigma, radius = gaussian_shape(case)
         out = empty_output(case)
-        options = {"mode": "reflect", "truncate": TRUNCATE, "preserve_range": True, "out": out}
-        return partial(self.filters.gaussian, x, SIGMA, **options)
+        options = {"mode": "reflect", "truncate": radius / sigma, "preserve_range": True, "out": out}
+        return partial(self.filters.gaussian, x, sigma, **options)
 
     def as_array(self, case, result):
         return 4 * result if case.kind == "sobel" else result  # its Sobel kernel is divided by 4
@@ -359,9 +384,18 @@ class OpenCV(Library):
         return partial(self.cv2.Sobel, x, -1, 0, 1, **options)
 
     def gaussian(self, case, x, weight):
-        taps = 2 * int(TRUNCATE * SIGMA + 0.5) + 1
+        taps = case.parameters["taps"]
         options = {"dst": empty_output(case), "borderType": self.cv2.BORDER_REFLECT}
-        return partial(self.cv2.GaussianBlur, x, (taps, taps), SIGMA, **options)
+        return partial(self.cv2.GaussianBlur, x, (taps, taps), gaussian_shape(case)[0], **options)
+
+    def box(self, case, x, weight):
+        taps = case.parameters["taps"]
+        options = {"dst": empty_output(case), "borderType": self.cv2.BORDER_REFLECT}
+        return partial(self.cv2.boxFilter, x, -1, (taps, taps), **options)
+
+    def separable(self, case, x, weight):
+        options = {"dst": empty_output(case), "borderType": self.cv2.BORDER_REFLECT}
+        return partial(self.cv2.sepFilter2D, x, -1, weight[1], weight[0], **options)
 
 
 # In the order of the report. The first peer that can do a case is the one that others are checked against.

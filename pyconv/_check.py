@@ -242,6 +242,14 @@ def filter_origin(origin, k):
     return origin
 
 
+def filter_size(size, minimum=0):
+    """The size of a box along one axis."""
+    size = integer(size, "size")
+    if size < minimum:
+        raise FilterArgumentError(f"size must be at least {minimum}, got {size}")
+    return size
+
+
 def filter_precision(precision):
     """True where the sums of narrower floats are to be taken in float64."""
     if precision is None:
@@ -249,6 +257,16 @@ def filter_precision(precision):
     if precision != "float64":
         raise ValueError(f"precision must be None or 'float64', got {precision!r}")
     return True
+
+
+def not_separable(weights, image, output):
+    """method="separable" was asked for, and these weights, or these dtypes, do not allow it."""
+    return ValueError(
+        f"method='separable' needs weights that are an outer product of one vector an axis (of integers, if they are "
+        f"integers), two axes or more, and sums that are not rounded to the output's dtype in between; got weights of "
+        f"shape {weights.shape} and dtype {weights.dtype} for an image of {image.dtype} and an output of "
+        f"{output.dtype}. method='auto' filters directly where that does not hold"
+    )
 
 
 def filter_output(output, image, complex_result=False, promote=False):

@@ -9,6 +9,7 @@ from pyconv import _check, engine, geometry, plan
 from pyconv._workers import resolve_workers
 from pyconv.unfold import unfold
 
+_GRADIENT_METHODS = ("auto", "direct")
 _OVERFLOWS = ("raise", "saturate", "wrap")
 _EXACT = ((np.dtype(np.float32), 2**24), (np.dtype(np.float64), 2**53))
 _INT64 = np.dtype(np.int64)
@@ -270,7 +271,7 @@ def conv3d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, 
 
 
 def conv_transpose1d(input, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1, *,
-                     output_size=None, dtype=None, out=None, workers=None):
+                     output_size=None, dtype=None, out=None, method="auto", workers=None):
     """Transposed convolution of signals, PyTorch's ``conv_transpose1d``.
 
     Parameters
@@ -278,7 +279,7 @@ def conv_transpose1d(input, weight, bias=None, stride=1, padding=0, output_paddi
     input : array_like, (N, C, W) or (C, W)
     weight : array_like, (C, O / groups, kw)
     bias : array_like, (O,), optional
-    stride, padding, output_padding, groups, dilation, output_size, dtype, out, workers
+    stride, padding, output_padding, groups, dilation, output_size, dtype, out, method, workers
         As in `conv_transpose2d`.
 
     Returns
@@ -298,11 +299,11 @@ def conv_transpose1d(input, weight, bias=None, stride=1, padding=0, output_paddi
     array([[ 1.,  2., 13., 20., 30.]])
     """
     return _convolve_transposed(1, input, weight, bias, stride, padding, output_padding, groups, dilation, output_size,
-                                dtype, out, workers)
+                                dtype, out, method, workers)
 
 
 def conv_transpose2d(input, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1, *,
-                     output_size=None, dtype=None, out=None, workers=None):
+                     output_size=None, dtype=None, out=None, method="auto", workers=None):
     """Transposed convolution of images, PyTorch's ``conv_transpose2d``.
 
     Every sample of the input adds its kernel, times itself, to the output, `stride` apart from the next one's. It is
@@ -328,6 +329,8 @@ def conv_transpose2d(input, weight, bias=None, stride=1, padding=0, output_paddi
         Of the result, and computed in; by default as in `conv2d`.
     out : ndarray, optional
         Filled and returned. It may overlap the input, which is then copied first.
+    method : {"auto", "direct"}
+        As in `conv2d`: ``"direct"`` is exact on integer-valued arrays.
     workers : int, optional
         Threads, see `set_workers`. Never changes a bit of the result.
 
@@ -374,11 +377,11 @@ def conv_transpose2d(input, weight, bias=None, stride=1, padding=0, output_paddi
             [2., 2., 3., 3.]]])
     """
     return _convolve_transposed(2, input, weight, bias, stride, padding, output_padding, groups, dilation, output_size,
-                                dtype, out, workers)
+                                dtype, out, method, workers)
 
 
 def conv_transpose3d(input, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1, *,
-                     output_size=None, dtype=None, out=None, workers=None):
+                     output_size=None, dtype=None, out=None, method="auto", workers=None):
     """Transposed convolution of volumes, PyTorch's ``conv_transpose3d``.
 
     Parameters
@@ -386,7 +389,7 @@ def conv_transpose3d(input, weight, bias=None, stride=1, padding=0, output_paddi
     input : array_like, (N, C, D, H, W) or (C, D, H, W)
     weight : array_like, (C, O / groups, kd, kh, kw)
     bias : array_like, (O,), optional
-    stride, padding, output_padding, groups, dilation, output_size, dtype, out, workers
+    stride, padding, output_padding, groups, dilation, output_size, dtype, out, method, workers
         As in `conv_transpose2d`.
 
     Returns
@@ -406,7 +409,7 @@ def conv_transpose3d(input, weight, bias=None, stride=1, padding=0, output_paddi
     (2, 8, 8, 8)
     """
     return _convolve_transposed(3, input, weight, bias, stride, padding, output_padding, groups, dilation, output_size,
-                                dtype, out, workers)
+                                dtype, out, method, workers)
 
 
 def _convolve(ndim, input, weight, bias, stride, padding, dilation, groups, padding_mode, padding_value, dtype, out,
@@ -542,18 +545,25 @@ _settle_once = functools.lru_cache(maxsize=512)(_settle_anew)
 
 
 def _convolve_transposed(ndim, input, weight, bias, stride, padding, output_padding, groups, dilation, output_size,
-                         dtype, out, workers):
+                         dtype, out, method, workers):
     """conv_transpose{ndim}d"""
     x, w, bias = _layer_arrays(input, weight, bias)
     layer = _settle_transposed(ndim, x.shape, w.shape, None if bias is None else bias.shape, x.dtype, w.dtype,
                                None if bias is None else bias.dtype, stride, padding, output_padding, groups, dilation,
                                output_size, dtype)
-    return _adjoint(x, w, bias, layer.shape, layer, out, workers)
+    return _adjoint(x, w, bias, layer.shape, layer, out, method, workers)
 
 
-def _adjoint(x, w, bias, shape, layer, out, workers, added=0):
+def _gradient_variant(method, choice):
+    """The variant of Winograd's method by which a gradient or a transposed convolution is computed, or None."""
+    _check.one_of(method, "method", _GRADIENT_METHODS)
+    return choice.variant if method == "auto" else None
+
+
+def _adjoint(x, w, bias, shape, layer, out, method, workers, added=0):
     """The adjoint of a layer's convolution, at x, plus bias, into an `out` of `shape`: the transposed convolution, and
     the input gradient. `out` lacks the first `added` axes."""
+    variant = _gradient_variant(method, layer.gradient)
     workers = 1 if workers is None and layer.brief else resolve_workers(workers)
     target = out
     if out is not None:
@@ -566,12 +576,10 @@ def _adjoint(x, w, bias, shape, layer, out, workers, added=0):
     def compute(computed, out):
         """The adjoint in the dtype `computed`, stored into `out`."""
         weights = _in_dtype(w, computed, given)
-        variant = layer.gradient.variant
-        if variant is not None and not np.isfinite(weights).all():
-            variant = None
         biases = None if bias is None else _in_dtype(bias, computed, given)
         engine.input_gradient(x, weights, biases, out, layer.nbatch, layer.groups, layer.stride, layer.dilation,
-                              layer.before, layer.boundary, workers, None, variant)
+                              layer.before, layer.boundary, workers, None,
+                              variant if variant is not None and np.isfinite(weights).all() else None)
         return out
 
     if layer.computed == _INT64:
@@ -588,8 +596,9 @@ def _adjoint(x, w, bias, shape, layer, out, workers, added=0):
     return y[0] if added else y
 
 
-def _correlation(x, w, shape, layer, out, workers):
+def _correlation(x, w, shape, layer, out, method, workers):
     """A convolution of x whose settings are a layer's, under zero borders, into an `out` of `shape`."""
+    variant = _gradient_variant(method, layer.choice)
     workers = 1 if workers is None and layer.brief else resolve_workers(workers)
     given = out
     if out is not None:
@@ -602,9 +611,9 @@ def _correlation(x, w, shape, layer, out, workers):
         weights = _in_dtype(w, computed, given)
         if weights.shape[1] == 0:
             out[...] = 0
-        elif out.size and layer.choice.method == "winograd" and np.isfinite(weights).all():
+        elif out.size and variant is not None and np.isfinite(weights).all():
             engine.winograd(x, weights, None, None, out, layer.nbatch, layer.groups, layer.before, layer.boundary,
-                              0.0, workers, *layer.choice.variant)
+                              0.0, workers, *variant)
         elif out.size:
             engine.correlate(x, weights, None, out, layer.nbatch, layer.groups, layer.stride, layer.dilation,
                              layer.before, layer.boundary, 0.0, workers)

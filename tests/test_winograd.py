@@ -39,9 +39,8 @@ def error(actual, x, w, bias=None, **geometry):
     wide = WIDER[w.dtype]
     x, w = x.astype(wide), w.astype(wide)
     exact = oracle.correlate(x, w, None if bias is None else bias.astype(wide), **geometry)
-    magnitude = oracle.correlate(
-        abs(x), abs(w), None if bias is None else abs(bias.astype(wide)), **geometry | {"cval": abs(geometry.get("cval", 0))}
-    )
+    geometry = geometry | {"cval": abs(geometry.get("cval", 0))}
+    magnitude = oracle.correlate(abs(x), abs(w), None if bias is None else abs(bias.astype(wide)), **geometry)
     return float(np.max(abs(actual - exact)) / (float(oracle.UNIT_ROUNDOFF[actual.dtype.name]) * np.max(magnitude)))
 
 
@@ -135,7 +134,8 @@ def awkward(kind, rng, variant, channels, kernel, outputs=24):
 
 # The least demanding settings for which "auto" may take each variant: the fewest terms, so the strictest bound.
 LEAST = [((2, 3), 4, (3, 3)), ((4, 3), 16, (3, 3)), ((4, 3), 64, (3, 3)), ((3, 3), 1, (11, 11)), ((3, 3), 8, (5, 5)),
-         ((4, 4), 1, (24, 24)), ((4, 4), 12, (7, 7)), ((4, 4), 40, (4, 4)), ((4, 5), 19, (5, 5)), ((4, 5), 64, (5, 5))]  # fmt: skip
+         ((4, 4), 1, (24, 24)), ((4, 4), 12, (7, 7)), ((4, 4), 40, (4, 4)),
+         ((4, 5), 19, (5, 5)), ((4, 5), 64, (5, 5))]  # fmt: skip
 KINDS = "signs", "uniform", "normal", "impulses", "twelve decades", "photograph"
 
 
@@ -190,7 +190,10 @@ def test_bits_depend_on_neither_threads_nor_batch(problem, seed):
 
 def test_large_maps_are_cut_into_several_units():
     rng = np.random.default_rng(1)
-    for shape, weight, variant in (((1, 64, 90, 250), (40, 64, 3, 3), (4, 3)), ((1, 1, 700, 900), (1, 1, 25, 13), (4, 4))):
+    for shape, weight, variant in (
+        ((1, 64, 90, 250), (40, 64, 3, 3), (4, 3)),
+        ((1, 1, 700, 900), (1, 1, 25, 13), (4, 4)),
+    ):
         x, w = cases.normal(rng, shape, np.float32), cases.normal(rng, weight, np.float32)
         direct = np.empty((1, weight[0], *(n - k + 1 for n, k in zip(shape[2:], weight[2:], strict=True))))
         engine.correlate(x.astype(float), w.astype(float), None, direct, 1, 1, (1, 1), (1, 1), (0, 0), (0, 0), 0.0, 2)

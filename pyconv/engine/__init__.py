@@ -1,4 +1,5 @@
-"""The engine: every convolution of pyconv ends in a call of `correlate` (a small `corr2d` takes a shorter way in).
+"""The engine: every convolution of pyconv ends in a call of `correlate` or, of image filters with one pass an axis,
+`separable` (a small `corr2d` takes a shorter way in).
 
 One idea: everything irregular goes into one copy, and the arithmetic sees only unit-stride loads ::
 
@@ -32,6 +33,10 @@ Two plans cut a problem into units:
 All tiles add the products of one output in the same order into one accumulator (but for `pairs`, below), so the bits do
 not depend on the plan, the number of threads, the batch or the memory layout.
 
+Filters that run along one axis after the other have both passes in one trip through memory (`separable.pyx`, which
+opens with its own picture): the sums down the columns of a few rows stay in the cache until those along the rows have
+read them. The bits are those of two calls of `correlate`.
+
 Gradients are made of the same parts. That of the input is, for each residue modulo the stride, a correlation of the
 output's gradient with some of the taps, turned round (`input_gradient`); its weights have input and output channels
 exchanged, in a copy (`exchange.pxi`) or as they are read. With one input channel a group all residues run in one pass,
@@ -42,10 +47,10 @@ products along the rows.
 Deformable convolution (`deform.pyx`, which opens with its own picture) reads anywhere in an image, and so does make a
 padded copy of it, channels last; it samples into columns, a panel of pixels at a time, and ends in the same tiles.
 
-The kernels (`direct.pyx`, `deform.pyx` and the files they include) are built once for each computing dtype, float32,
-float64 and, direct only, int64, and each instruction-set level. `vector.h` defines the two types that make one source
-serve all of them. This module picks the highest level that the processor has, or the one that the environment variable
-PYCONV_ISA names.
+The kernels (`direct.pyx`, `separable.pyx`, `deform.pyx` and the files they include) are built once for each computing
+dtype, float32, float64 and, direct only, int64, and each instruction-set level. `vector.h` defines the two types that
+make one source serve all of them. This module picks the highest level that the processor has, or the one that the
+environment variable PYCONV_ISA names.
 
 Engine functions check nothing: their arguments have been through `pyconv._check`.
 """
@@ -97,6 +102,8 @@ _kernels = {dtype: importlib.import_module(f"{__name__}._direct_{short}_{level}"
 _deform_kernels = {dtype: importlib.import_module(f"{__name__}._deform_{short}_{level}")
                    for dtype, short in ((np.dtype(np.float32), "f32"), (np.dtype(np.float64), "f64"))}
 SERIAL_BELOW = _kernels[np.dtype(np.float32)].serial_below()     # products: a second thread takes more than it gives
+_separable_kernels = {dtype: importlib.import_module(f"{__name__}._separable_{short}_{level}")
+                      for dtype, short in ((np.dtype(np.float32), "f32"), (np.dtype(np.float64), "f64"))}
 _small = {dtype: kernels.small_corr2d for dtype, kernels in _kernels.items() if dtype.kind == "f"}
 
 
@@ -162,15 +169,18 @@ def correlate(x, w, bias, out, nbatch, groups, stride, dilation, before, boundar
          fused, pairs, upscale, order)
 
 
+def _channels_last(x, out, axis):
+    """Whether the batch axis `axis` counts the samples of an image's pixels: then it is an image whose columns are so
+    many samples wide, and filtered without a transposed copy."""
+    pixel = x.shape[axis]
+    return (1 < pixel <= 16 and x.strides[axis] == x.itemsize and x.strides[-1] == pixel * x.itemsize
+            and out.strides[axis] == out.itemsize and out.strides[-1] == pixel * out.itemsize)
+
+
 def _run(x, w, bias, out, nbatch, groups, stride, dilation, before, boundary, constant, constant_imag, x_parts,
          workers, skip_zeros, fused, pairs, upscale, order=None):
-    # A channels-last image is one whose columns are `pixel` samples wide: filtered without a transposed copy.
-    interleaved = False
-    if nbatch and x_parts == 1 and (w.shape[0] == 1 if order is None else groups * w.shape[1] == 1):
-        pixel = x.shape[nbatch - 1]
-        interleaved = (1 < pixel <= 16 and stride[-1] == 1
-                       and x.strides[nbatch - 1] == x.itemsize and x.strides[-1] == pixel * x.itemsize
-                       and out.strides[nbatch - 1] == out.itemsize and out.strides[-1] == pixel * out.itemsize)
+    interleaved = (nbatch > 0 and x_parts == 1 and (w.shape[0] if order is None else groups * w.shape[1]) == 1
+                   and stride[-1] == 1 and _channels_last(x, out, nbatch - 1))
     _kernels[w.dtype].correlate(x, w, bias, out, nbatch, groups, stride, dilation, before, boundary, constant,
                                 constant_imag, x_parts, interleaved, workers, skip_zeros, fused, pairs, upscale, order)
 
@@ -261,6 +271,72 @@ def winograd_workspace_bytes(x, w, u, out, nbatch, groups, before, boundary, wor
     """What `winograd` of such arrays takes for itself, all threads together."""
     return _kernels[w.dtype].winograd(x, w, u, None, out, nbatch, groups, before, boundary, 0.0, workers, m, r, None,
                                       False)
+
+
+def separable(x, down, along, out, nbatch, before, boundary, constant, workers, skip_zeros=False, fused=True,
+              pairs=(0, 0), divisors=(0, 0), rounded=False, check=False, along_constant=None):
+    """Cross-correlate x with `down` along its last axis but one, and the result with `along` along its last axis.
+
+    The bits are those of two calls of `correlate`, with an array of out's dtype (`rounded`) or of the dtype computed in
+    between them.
+
+    Parameters
+    ----------
+    x : ndarray, batch (`nbatch` axes) + (H, W)
+        Any numeric dtype, strides, alignment and byte order.
+    down, along : ndarray, (kh,) and (kw,)
+        Contiguous, of one dtype: that computed in, float32 or float64.
+    out : ndarray, batch + (oh, ow)
+        Any numeric dtype and strides, complex where x is; shares no memory with x.
+    nbatch, workers : int
+    before, boundary : tuple of int
+        For both axes, as in `correlate`. Beyond the ends of a row are the sums down the columns that the boundary shows
+        there, or the constant itself.
+    constant : number
+    skip_zeros : bool
+        A weight of exactly zero is no tap.
+    fused : bool
+        Whether a product and the sum it goes into are rounded once, or each; without `skip_zeros` the sum then starts
+        from the last weight.
+    pairs : tuple of int
+        For each pass, as in `correlate`.
+    divisors : tuple of number
+        What the sums of each pass are divided by; 0: nothing.
+    rounded : bool
+        Whether what is between the passes goes through out's dtype.
+    check : bool
+        Whether to look for outputs that are not finite.
+    along_constant : number, optional
+        What stands beyond the ends of a row of sums under the boundary CONSTANT, if not `constant`.
+
+    Returns
+    -------
+    bool
+        Whether all outputs are finite, as they are computed; True where `check` is not set.
+    """
+    if out.size == 0:
+        return True
+    if not (out.flags.aligned and out.dtype.isnative):
+        native = np.empty(out.shape, out.dtype.newbyteorder("="))
+        finite = separable(x, down, along, native, nbatch, before, boundary, constant, workers, skip_zeros, fused,
+                           pairs, divisors, rounded, check, along_constant)
+        out[...] = native
+        return finite
+    if along_constant is None:
+        along_constant = constant
+    if out.dtype.kind == "c":
+        constant, along_constant = complex(constant), complex(along_constant)
+        parts = ((x.real, out.real, constant.real, along_constant.real),
+                 (x.imag, out.imag, constant.imag, along_constant.imag))
+    else:
+        parts = (x, out, constant, along_constant),
+    finite = True
+    for x_part, out_part, *constants in parts:
+        interleaved = nbatch > 0 and _channels_last(x_part, out_part, nbatch - 1)
+        finite &= _separable_kernels[down.dtype].separable(
+            x_part, out_part, nbatch, down, along, before, boundary, *constants, interleaved, workers, skip_zeros,
+            fused, pairs, divisors, rounded, check)
+    return finite
 
 
 def source_index(positions, n, boundary):

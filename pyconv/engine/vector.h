@@ -212,6 +212,36 @@ PYCONV_INLINE vec permuted(vec v, mask_vec order) {
 #endif
 }
 
+/* Lanes n, n + 1, ... of two vectors that follow one another, by an order that `lanes_from` and `two_further` make. Where
+ * PYCONV_SHIFTS is not set that takes longer than an unaligned load. */
+PYCONV_INLINE mask_vec lanes_from(int n) {
+    mask_vec m = {0};
+    for (int i = 0; i < PYCONV_LANES; i++) m[i] = n + i;
+    return m;
+}
+
+PYCONV_INLINE mask_vec two_further(mask_vec order) { return order + 2; }
+
+#if defined(__AVX512F__) && !defined(PYCONV_I64)
+#define PYCONV_SHIFTS 1
+#if defined(PYCONV_F32)
+PYCONV_INLINE vec two_shifted(vec a, vec b, mask_vec order) {
+    return (vec)_mm512_permutex2var_ps((__m512)a, (__m512i)order, (__m512)b);
+}
+#else
+PYCONV_INLINE vec two_shifted(vec a, vec b, mask_vec order) {
+    return (vec)_mm512_permutex2var_pd((__m512d)a, (__m512i)order, (__m512d)b);
+}
+#endif
+#else
+#define PYCONV_SHIFTS 0
+PYCONV_INLINE vec two_shifted(vec a, vec b, mask_vec order) {
+    vec v = a;
+    for (int i = 0; i < PYCONV_LANES; i++) v[i] = order[i] < PYCONV_LANES ? a[order[i]] : b[order[i] - PYCONV_LANES];
+    return v;
+}
+#endif
+
 PYCONV_INLINE void fill_mask(real *mask, int64_t n, int64_t period, int64_t first, int64_t end) {
     mask_bits *bits = (mask_bits *)mask;
     for (int64_t i = 0, j = 0; i < n; i++) {

@@ -1,10 +1,10 @@
 # Nested Winograd convolution at stride 1: fewer multiplications, by transforms (winograd.h has these and their source).
 #
 # The output is cut into tiles of m x m, the kernel into blocks of r x r. Each a x a window of the input, a = m + r - 1
-# and m apart, is transformed into a * a numbers; number i of all windows is plane i, an image with one pixel a tile. The
-# weights are transformed likewise, and plane i of the output is an ordinary convolution of plane i of the input: over
-# all channels, with one tap for each block of the kernel. With more than one block m = r, so that a block further is a
-# tile further and all blocks share the windows. So the sums are the work of the tiles of tile.pxi.
+# and m apart, is transformed into a * a numbers; number i of all windows is plane i, an image with a pixel for each
+# tile. The weights are transformed likewise, and plane i of the output is an ordinary convolution of plane i of the
+# input: over all channels, with one tap for each block of the kernel. With more than one block m = r, so that a block
+# further is a tile further and all blocks share the windows. So the sums are the work of the tiles of tile.pxi.
 #
 #    input rows --B along rows--> row planes (i, j) --B down columns--> planes (i, j) of all channels, V
 #                                                                            | tiles: one convolution a plane
@@ -162,7 +162,8 @@ cdef void size_rows(WinogradPlan *q, int64_t budget, int workers) noexcept nogil
     q.col_blocks = ceil_div(q.tiles_x, q.cols)
     rows = best_rows
     if p.N * p.groups * q.col_blocks * ceil_div(q.tiles_y, rows) < 4 * workers:
-        rows = ceil_div(q.tiles_y, max(1, ceil_div(workers * (1 if workers == 1 else 2), p.N * p.groups * q.col_blocks)))
+        pieces = workers if workers == 1 else 2 * workers
+        rows = ceil_div(q.tiles_y, max(1, ceil_div(pieces, p.N * p.groups * q.col_blocks)))
         rows = max(1, min(rows, best_rows))
     q.span = rows * q.pitch
     q.spans = ceil_div(q.tiles_y, rows) * p.N
@@ -250,7 +251,8 @@ cdef void transform_input(const WinogradPlan *q, const WinogradUnit *u, char *wo
                 else:
                     f.row(row, vectors, to, also, q.row_plane)
             l += end - ty
-        f.columns(rows + u.first - first_row * q.pitch, q.row_plane, q.v_line // LANES, planes + c * q.v_line, q.v_plane)
+        f.columns(rows + u.first - first_row * q.pitch, q.row_plane, q.v_line // LANES, planes + c * q.v_line,
+                  q.v_plane)
 
 
 cdef void sum_channels(const WinogradPlan *q, const WinogradUnit *u, char *workspace) noexcept nogil:
@@ -483,9 +485,10 @@ def winograd(cnp.ndarray x not None, cnp.ndarray w not None, cnp.ndarray u, cnp.
         raise MemoryError("the workspace of this convolution does not fit in memory")
     try:
         if u is None and run:
-            block = take_block(max(<int64_t> 1, groups * q.planes * weights.plane) * sizeof(real))
+            size = groups * q.planes * weights.plane
+            block = take_block(max(<int64_t> 1, size) * sizeof(real))
             weights.u = <real *> block.start
-            run_units(transform_weights, &weights, weights.outputs, 0, <double> groups * q.planes * weights.plane, workers)
+            run_units(transform_weights, &weights, weights.outputs, 0, size, workers)
         q.u = weights.u if u is None else <const real *> cnp.PyArray_DATA(u)
         size = execute_units(&p, run_winograd_unit, &q, q.units, q.workspace, workers, run)
         return bad_blocks(&q) if run else size
