@@ -55,7 +55,7 @@ cdef struct ChannelPlan:
     int64_t pitch                    # reals from one band row to the next: fewer than `needed` where rows share ends
     int64_t plane, channel           # reals
     int64_t n_taps
-    int64_t *taps                    # byte offset within a channel and weight of each; for each cut, those it has
+    int64_t *taps                    # byte offsets within a channel; for each cut, those it has
     int64_t cuts                     # 0: even blocks of columns
     int64_t cut[MOST_CUTS + 1]       # where each of them begins, and the last one ends
     int64_t units
@@ -403,11 +403,11 @@ cdef bint table_taps(ChannelPlan *q) noexcept nogil:
     cdef const Problem *p = q.p
     cdef int64_t kz, ky, kx, block, begin = 0, end = p.W.k, plane = q.plane, channel
     cdef int64_t *tap
-    q.taps = <int64_t *> malloc(max(q.cuts, 1) * 2 * q.n_taps * sizeof(int64_t))
+    q.taps = <int64_t *> malloc(max(q.cuts, 1) * q.n_taps * sizeof(int64_t))
     if q.taps == NULL:
         return False
     for block in range(max(q.cuts, 1)):
-        tap = q.taps + block * 2 * q.n_taps
+        tap = q.taps + block * q.n_taps
         if q.cuts:
             taps_inside(&p.W, q.cut[block], q.cut[block + 1] - 1, &begin, &end)
             lay_out_cut(q, block, &plane, &channel)
@@ -420,8 +420,7 @@ cdef bint table_taps(ChannelPlan *q) noexcept nogil:
                         tap[0] = sizeof(real) * (
                             ((kz * q.fy.count + q.fy.of_tap[ky]) * q.fx.count + q.fx.of_tap[kx]) * plane
                             + q.fy.shift[ky] * q.pitch + q.fx.shift[kx])
-                    tap[1] = (kz * p.H.k + ky) * p.W.k + kx
-                    tap += 2
+                    tap += 1
     return True
 
 
@@ -461,7 +460,7 @@ cdef void place_columns(const ChannelPlan *q, ChannelUnit *u, int64_t block) noe
         u.x0 = q.cut[block]
         u.cols = u.pitch = q.cut[block + 1] - u.x0
         taps_inside(&p.W, u.x0, u.x0 + u.cols - 1, &u.kx0, &u.kx1)
-        u.taps += block * 2 * q.n_taps
+        u.taps += block * q.n_taps
     else:
         u.x0 = block * q.cols
         u.cols = min(q.cols, p.W.on - u.x0)
@@ -549,7 +548,7 @@ cdef void run_tiles(const ChannelPlan *q, const ChannelUnit *u, char *workspace,
     cdef const ChannelTiles *tiles
     cdef const real *bias
     cdef int64_t end = (u.maps - 1) * u.map_step + (u.rows - 1) * u.pitch + u.cols
-    cdef int64_t row_taps = p.outer_taps * (u.kx1 - u.kx0)
+    cdef int64_t a_row = q.n_taps // p.H.k, row_taps = p.outer_taps * (u.kx1 - u.kx0)
     cdef int64_t ldw = p.C * q.n_taps, o = u.o0, q0, at, m, row, column, step, strips, lds, left
     cdef int64_t begin, taps_end, n_taps
     cdef bint last = c1 == p.C
@@ -592,8 +591,10 @@ cdef void run_tiles(const ChannelPlan *q, const ChannelUnit *u, char *workspace,
                 sums = scratch
                 lds = MAX_NV * LANES
             n_taps = (taps_end - begin) * row_taps
-            tiles.run[v](band + at * sizeof(real), strips, u.taps + 2 * begin * row_taps, n_taps, c1 - c0, plane,
-                         u.w + o * ldw + c0 * q.n_taps, ldw, q.n_taps - n_taps, bias, c0 > 0, sums, lds)
+            tiles.run[v](band + at * sizeof(real), strips, u.taps + begin * row_taps, n_taps,
+                         row_taps if q.cuts else n_taps, a_row - row_taps, c1 - c0, plane,
+                         u.w + o * ldw + c0 * q.n_taps + begin * a_row + u.kx0, ldw,
+                         q.n_taps - (taps_end - begin) * a_row, bias, c0 > 0, sums, lds)
             if last and not direct:
                 store_tile(q, u, tiles.R, o, sums, lds, at, min(step, end - at))
             q0 += strips * step

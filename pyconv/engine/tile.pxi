@@ -13,19 +13,21 @@ cdef enum:
 
 # ---------------------------------------------------------------- R output channels x NV vectors of columns
 
-ctypedef void (*ChannelTile)(const char *, int64_t, const int64_t *, int64_t, int64_t, int64_t, const real *, int64_t,
-                             int64_t, const real *, bint, real *, int64_t) noexcept nogil
+ctypedef void (*ChannelTile)(const char *, int64_t, const int64_t *, int64_t, int64_t, int64_t, int64_t, int64_t,
+                             const real *, int64_t, int64_t, const real *, bint, real *, int64_t) noexcept nogil
 
 
 cdef inline void channel_tile(
     int R, int NV,
     const char *band,            # first column of the first strip, channel 0
     int64_t n_strips,
-    const int64_t *taps,         # of each tap: its byte offset within a channel, and the place of its weight
-    int64_t n_taps, int64_t n_channels,
+    const int64_t *taps,         # byte offset of each tap within a channel
+    int64_t n_taps,
+    int64_t row_taps, int64_t row_skip,      # weights that are left out after every row_taps ones
+    int64_t n_channels,
     int64_t plane,               # bytes from channel to channel
     const real *w, int64_t ldw,  # weights of the first output channel, and the distance to the next one's
-    int64_t skip,                # weights between two channels, less n_taps
+    int64_t skip,                # and between two channels
     const real *bias,            # added last; NULL: none, or not yet
     bint resume,                 # continue the sums found in `sums`
     real *sums, int64_t lds,
@@ -35,8 +37,7 @@ cdef inline void channel_tile(
     cdef const char *x
     cdef const char *channel
     cdef const real *wk
-    cdef const real *wt
-    cdef int64_t strip, c, t
+    cdef int64_t strip, c, t, row
     cdef int r, v
     for strip in range(n_strips):
         for r in range(R):
@@ -50,26 +51,29 @@ cdef inline void channel_tile(
         channel = band
         if n_taps == 1:
             channel += taps[0]
-            wk += taps[1]
             for c in range(n_channels):
                 for v in range(NV):
                     b[v] = (<const vec *> channel + v)[0]
                 for r in range(R):
                     for v in range(NV):
                         acc[r][v] += b[v] * wk[r * ldw]
-                wk += 1 + skip
+                wk += 1 + row_skip + skip
                 channel += plane
         else:
             for c in range(n_channels):
-                for t in range(n_taps):
-                    x = channel + taps[2 * t]
-                    wt = wk + taps[2 * t + 1]
-                    for v in range(NV):
-                        b[v] = (<const vec *> x + v)[0]
-                    for r in range(R):
+                row = 0
+                while row < n_taps:
+                    for t in range(row, row + row_taps):
+                        x = channel + taps[t]
                         for v in range(NV):
-                            acc[r][v] += b[v] * wt[r * ldw]
-                wk += n_taps + skip
+                            b[v] = (<const vec *> x + v)[0]
+                        for r in range(R):
+                            for v in range(NV):
+                                acc[r][v] += b[v] * wk[r * ldw]
+                        wk += 1
+                    wk += row_skip
+                    row += row_taps
+                wk += skip
                 channel += plane
         if bias != NULL:
             for r in range(R):
@@ -83,76 +87,88 @@ cdef inline void channel_tile(
 
 
 # Three widths for each R: the full one, a shorter one, and a single vector for what is left of the columns.
-cdef void tile_8_full(const char *band, int64_t n_strips, const int64_t *taps, int64_t n_taps,
-                      int64_t n_channels, int64_t plane, const real *w, int64_t ldw, int64_t skip,
+cdef void tile_8_full(const char *band, int64_t n_strips, const int64_t *taps, int64_t n_taps, int64_t row_taps,
+                      int64_t row_skip, int64_t n_channels, int64_t plane, const real *w, int64_t ldw, int64_t skip,
                       const real *bias, bint resume, real *sums, int64_t lds) noexcept nogil:
-    channel_tile(8, NV8, band, n_strips, taps, n_taps, n_channels, plane, w, ldw, skip, bias, resume, sums, lds)
+    channel_tile(8, NV8, band, n_strips, taps, n_taps, row_taps, row_skip, n_channels, plane, w, ldw, skip, bias,
+                 resume, sums, lds)
 
 
-cdef void tile_8_short(const char *band, int64_t n_strips, const int64_t *taps, int64_t n_taps,
-                       int64_t n_channels, int64_t plane, const real *w, int64_t ldw, int64_t skip,
+cdef void tile_8_short(const char *band, int64_t n_strips, const int64_t *taps, int64_t n_taps, int64_t row_taps,
+                       int64_t row_skip, int64_t n_channels, int64_t plane, const real *w, int64_t ldw, int64_t skip,
                        const real *bias, bint resume, real *sums, int64_t lds) noexcept nogil:
-    channel_tile(8, NV8_SHORT, band, n_strips, taps, n_taps, n_channels, plane, w, ldw, skip, bias, resume, sums, lds)
+    channel_tile(8, NV8_SHORT, band, n_strips, taps, n_taps, row_taps, row_skip, n_channels, plane, w, ldw, skip, bias,
+                 resume, sums, lds)
 
 
-cdef void tile_8_one(const char *band, int64_t n_strips, const int64_t *taps, int64_t n_taps,
-                     int64_t n_channels, int64_t plane, const real *w, int64_t ldw, int64_t skip,
+cdef void tile_8_one(const char *band, int64_t n_strips, const int64_t *taps, int64_t n_taps, int64_t row_taps,
+                     int64_t row_skip, int64_t n_channels, int64_t plane, const real *w, int64_t ldw, int64_t skip,
                      const real *bias, bint resume, real *sums, int64_t lds) noexcept nogil:
-    channel_tile(8, 1, band, n_strips, taps, n_taps, n_channels, plane, w, ldw, skip, bias, resume, sums, lds)
+    channel_tile(8, 1, band, n_strips, taps, n_taps, row_taps, row_skip, n_channels, plane, w, ldw, skip, bias,
+                 resume, sums, lds)
 
 
-cdef void tile_4_full(const char *band, int64_t n_strips, const int64_t *taps, int64_t n_taps,
-                      int64_t n_channels, int64_t plane, const real *w, int64_t ldw, int64_t skip,
+cdef void tile_4_full(const char *band, int64_t n_strips, const int64_t *taps, int64_t n_taps, int64_t row_taps,
+                      int64_t row_skip, int64_t n_channels, int64_t plane, const real *w, int64_t ldw, int64_t skip,
                       const real *bias, bint resume, real *sums, int64_t lds) noexcept nogil:
-    channel_tile(4, NV4, band, n_strips, taps, n_taps, n_channels, plane, w, ldw, skip, bias, resume, sums, lds)
+    channel_tile(4, NV4, band, n_strips, taps, n_taps, row_taps, row_skip, n_channels, plane, w, ldw, skip, bias,
+                 resume, sums, lds)
 
 
-cdef void tile_4_short(const char *band, int64_t n_strips, const int64_t *taps, int64_t n_taps,
-                       int64_t n_channels, int64_t plane, const real *w, int64_t ldw, int64_t skip,
+cdef void tile_4_short(const char *band, int64_t n_strips, const int64_t *taps, int64_t n_taps, int64_t row_taps,
+                       int64_t row_skip, int64_t n_channels, int64_t plane, const real *w, int64_t ldw, int64_t skip,
                        const real *bias, bint resume, real *sums, int64_t lds) noexcept nogil:
-    channel_tile(4, NV4_SHORT, band, n_strips, taps, n_taps, n_channels, plane, w, ldw, skip, bias, resume, sums, lds)
+    channel_tile(4, NV4_SHORT, band, n_strips, taps, n_taps, row_taps, row_skip, n_channels, plane, w, ldw, skip, bias,
+                 resume, sums, lds)
 
 
-cdef void tile_4_one(const char *band, int64_t n_strips, const int64_t *taps, int64_t n_taps,
-                     int64_t n_channels, int64_t plane, const real *w, int64_t ldw, int64_t skip,
+cdef void tile_4_one(const char *band, int64_t n_strips, const int64_t *taps, int64_t n_taps, int64_t row_taps,
+                     int64_t row_skip, int64_t n_channels, int64_t plane, const real *w, int64_t ldw, int64_t skip,
                      const real *bias, bint resume, real *sums, int64_t lds) noexcept nogil:
-    channel_tile(4, 1, band, n_strips, taps, n_taps, n_channels, plane, w, ldw, skip, bias, resume, sums, lds)
+    channel_tile(4, 1, band, n_strips, taps, n_taps, row_taps, row_skip, n_channels, plane, w, ldw, skip, bias,
+                 resume, sums, lds)
 
 
-cdef void tile_2_full(const char *band, int64_t n_strips, const int64_t *taps, int64_t n_taps,
-                      int64_t n_channels, int64_t plane, const real *w, int64_t ldw, int64_t skip,
+cdef void tile_2_full(const char *band, int64_t n_strips, const int64_t *taps, int64_t n_taps, int64_t row_taps,
+                      int64_t row_skip, int64_t n_channels, int64_t plane, const real *w, int64_t ldw, int64_t skip,
                       const real *bias, bint resume, real *sums, int64_t lds) noexcept nogil:
-    channel_tile(2, NV2, band, n_strips, taps, n_taps, n_channels, plane, w, ldw, skip, bias, resume, sums, lds)
+    channel_tile(2, NV2, band, n_strips, taps, n_taps, row_taps, row_skip, n_channels, plane, w, ldw, skip, bias,
+                 resume, sums, lds)
 
 
-cdef void tile_2_short(const char *band, int64_t n_strips, const int64_t *taps, int64_t n_taps,
-                       int64_t n_channels, int64_t plane, const real *w, int64_t ldw, int64_t skip,
+cdef void tile_2_short(const char *band, int64_t n_strips, const int64_t *taps, int64_t n_taps, int64_t row_taps,
+                       int64_t row_skip, int64_t n_channels, int64_t plane, const real *w, int64_t ldw, int64_t skip,
                        const real *bias, bint resume, real *sums, int64_t lds) noexcept nogil:
-    channel_tile(2, NV2_SHORT, band, n_strips, taps, n_taps, n_channels, plane, w, ldw, skip, bias, resume, sums, lds)
+    channel_tile(2, NV2_SHORT, band, n_strips, taps, n_taps, row_taps, row_skip, n_channels, plane, w, ldw, skip, bias,
+                 resume, sums, lds)
 
 
-cdef void tile_2_one(const char *band, int64_t n_strips, const int64_t *taps, int64_t n_taps,
-                     int64_t n_channels, int64_t plane, const real *w, int64_t ldw, int64_t skip,
+cdef void tile_2_one(const char *band, int64_t n_strips, const int64_t *taps, int64_t n_taps, int64_t row_taps,
+                     int64_t row_skip, int64_t n_channels, int64_t plane, const real *w, int64_t ldw, int64_t skip,
                      const real *bias, bint resume, real *sums, int64_t lds) noexcept nogil:
-    channel_tile(2, 1, band, n_strips, taps, n_taps, n_channels, plane, w, ldw, skip, bias, resume, sums, lds)
+    channel_tile(2, 1, band, n_strips, taps, n_taps, row_taps, row_skip, n_channels, plane, w, ldw, skip, bias,
+                 resume, sums, lds)
 
 
-cdef void tile_1_full(const char *band, int64_t n_strips, const int64_t *taps, int64_t n_taps,
-                      int64_t n_channels, int64_t plane, const real *w, int64_t ldw, int64_t skip,
+cdef void tile_1_full(const char *band, int64_t n_strips, const int64_t *taps, int64_t n_taps, int64_t row_taps,
+                      int64_t row_skip, int64_t n_channels, int64_t plane, const real *w, int64_t ldw, int64_t skip,
                       const real *bias, bint resume, real *sums, int64_t lds) noexcept nogil:
-    channel_tile(1, NV1, band, n_strips, taps, n_taps, n_channels, plane, w, ldw, skip, bias, resume, sums, lds)
+    channel_tile(1, NV1, band, n_strips, taps, n_taps, row_taps, row_skip, n_channels, plane, w, ldw, skip, bias,
+                 resume, sums, lds)
 
 
-cdef void tile_1_short(const char *band, int64_t n_strips, const int64_t *taps, int64_t n_taps,
-                       int64_t n_channels, int64_t plane, const real *w, int64_t ldw, int64_t skip,
+cdef void tile_1_short(const char *band, int64_t n_strips, const int64_t *taps, int64_t n_taps, int64_t row_taps,
+                       int64_t row_skip, int64_t n_channels, int64_t plane, const real *w, int64_t ldw, int64_t skip,
                        const real *bias, bint resume, real *sums, int64_t lds) noexcept nogil:
-    channel_tile(1, NV1_SHORT, band, n_strips, taps, n_taps, n_channels, plane, w, ldw, skip, bias, resume, sums, lds)
+    channel_tile(1, NV1_SHORT, band, n_strips, taps, n_taps, row_taps, row_skip, n_channels, plane, w, ldw, skip, bias,
+                 resume, sums, lds)
 
 
-cdef void tile_1_one(const char *band, int64_t n_strips, const int64_t *taps, int64_t n_taps,
-                     int64_t n_channels, int64_t plane, const real *w, int64_t ldw, int64_t skip,
+cdef void tile_1_one(const char *band, int64_t n_strips, const int64_t *taps, int64_t n_taps, int64_t row_taps,
+                     int64_t row_skip, int64_t n_channels, int64_t plane, const real *w, int64_t ldw, int64_t skip,
                      const real *bias, bint resume, real *sums, int64_t lds) noexcept nogil:
-    channel_tile(1, 1, band, n_strips, taps, n_taps, n_channels, plane, w, ldw, skip, bias, resume, sums, lds)
+    channel_tile(1, 1, band, n_strips, taps, n_taps, row_taps, row_skip, n_channels, plane, w, ldw, skip, bias,
+                 resume, sums, lds)
 
 
 cdef struct ChannelTiles:            # the tiles of one R, widest first

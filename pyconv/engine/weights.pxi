@@ -36,7 +36,7 @@ cdef struct WeightPlan:
     int64_t slots, width             # vectors of `width` sums for each of `slots` kernel rows (or taps)
     int64_t fill_pitch
     int64_t units
-    int64_t *columns                 # by lanes: byte offset of each output column, and its number
+    int64_t *columns                 # by lanes: byte offset of each output column
     int64_t at_band, at_fill, at_map, at_gradient, at_sums, workspace
 
 
@@ -73,12 +73,11 @@ cdef bint plan_weights(WeightPlan *q, Problem *p, int workers) noexcept nogil:
     q.units = base * q.o_blocks * q.splits
     q.at_band = LINE
     if q.by_lanes:
-        q.columns = <int64_t *> malloc(2 * q.cols * sizeof(int64_t))
+        q.columns = <int64_t *> malloc(q.cols * sizeof(int64_t))
         if q.columns == NULL:
             return False
         for i in range(q.cols):
-            q.columns[2 * i] = i * q.sx * q.lanes * sizeof(real)
-            q.columns[2 * i + 1] = i
+            q.columns[i] = i * q.sx * q.lanes * sizeof(real)
         q.at_fill = q.at_band + round_up(sizeof(real) * (p.outer_taps * q.band_rows * q.band_cols * q.lanes), LINE)
         q.at_map = q.at_fill + round_up(sizeof(real) * (LANES * q.band_rows * q.fill_pitch + MAX_NV * LANES), LINE)
         q.at_gradient = round_up(q.at_map + sizeof(ColumnMap) + q.fill_pitch * sizeof(int64_t), LINE)
@@ -374,8 +373,8 @@ cdef void add_lanes(const WeightPlan *q, const WeightUnit *u, char *workspace, b
                 strips = (vectors - v0) // tiles.NV[v] if v == 0 else 1
                 if v == 0 and strips > 1 and 0 < (vectors - v0) % tiles.NV[0] <= 2 * tiles.NV[1] - tiles.NV[0]:
                     strips -= 1      # leave two short tiles
-                tiles.run[v](at + v0 * sizeof(vec), strips, q.columns + 2 * x0, x1 - x0, y1 - y0, q.sy * row,
-                             <const real *> (u.g + (o - u.o0) * u.g_channel) + y0 * u.cols,
+                tiles.run[v](at + v0 * sizeof(vec), strips, q.columns + x0, x1 - x0, x1 - x0, 0, y1 - y0, q.sy * row,
+                             <const real *> (u.g + (o - u.o0) * u.g_channel) + y0 * u.cols + x0,
                              u.g_channel // <int64_t> sizeof(real), u.cols - (x1 - x0), NULL, resume,
                              sums + (o - u.o0) * lds + slot * q.width + v0 * LANES, lds)
                 v0 += strips * tiles.NV[v]
@@ -425,7 +424,7 @@ ctypedef void (*DotTile)(const char *, int64_t, int64_t, const char *, const int
 cdef inline void dot_tile(
     int R, int T,
     const char *g, int64_t g_channel, int64_t g_row,     # bytes
-    const char *x, const int64_t *taps, int64_t x_row,   # bytes; a table of T taps
+    const char *x, const int64_t *taps, int64_t x_row,   # bytes; T offsets
     int64_t rows, int64_t cols,
     real *sums, int64_t lds,
 ) noexcept nogil:
@@ -443,7 +442,7 @@ cdef inline void dot_tile(
     for r in range(R):
         gs[r] = g + r * g_channel
     for t in range(T):
-        xs[t] = x + taps[2 * t]
+        xs[t] = x + taps[t]
     for row in range(rows):
         gi = row * g_row
         xi = row * x_row
@@ -588,7 +587,7 @@ cdef void add_products(const DotTiles *tiles, const char *g, int64_t g_channel, 
         v = 0
         while tiles.T[v] > fair:
             v += 1
-        tiles.run[v](g, g_channel, g_row, x, taps + 2 * t, x_row, rows, cols, sums + t, lds)
+        tiles.run[v](g, g_channel, g_row, x, taps + t, x_row, rows, cols, sums + t, lds)
         t += tiles.T[v]
 
 
@@ -606,14 +605,14 @@ cdef void add_kernel_rows(const WeightPlan *q, const WeightUnit *u, const char *
                          u.rows - 3 * d, u.cols, sums, kw)
             for r in range(4):
                 if r < 3:
-                    add_products(&ONE_DOTS, g, 0, u.g_row, x, taps + 2 * r * kw, kw, x_row, (3 - r) * d, u.cols,
+                    add_products(&ONE_DOTS, g, 0, u.g_row, x, taps + r * kw, kw, x_row, (3 - r) * d, u.cols,
                                  sums + r * kw, 0)
                 if r > 0:
                     add_products(&ONE_DOTS, g + (u.rows - r * d) * u.g_row, 0, u.g_row, x + (u.rows - r * d) * x_row,
-                                 taps + 2 * r * kw, kw, x_row, r * d, u.cols, sums + r * kw, 0)
+                                 taps + r * kw, kw, x_row, r * d, u.cols, sums + r * kw, 0)
             ky += 4
-            taps += 8 * kw
+            taps += 4 * kw
             sums += 4 * kw
         add_products(&ONE_DOTS, g, 0, u.g_row, x, taps, (p.H.k - ky) * kw, x_row, u.rows, u.cols, sums, 0)
-        taps += 2 * (p.H.k - ky) * kw
+        taps += (p.H.k - ky) * kw
         sums += (p.H.k - ky) * kw
