@@ -45,6 +45,14 @@ typedef float real;
 typedef real vec __attribute__((vector_size(PYCONV_VECTOR_BYTES), aligned(sizeof(real)), may_alias));
 #define PYCONV_LANES ((int)(PYCONV_VECTOR_BYTES / sizeof(real)))
 
+/* A mask is a vector of reals of all bits set or none. */
+#if defined(PYCONV_F32)
+typedef int32_t mask_bits;
+#else
+typedef int64_t mask_bits;
+#endif
+typedef mask_bits mask_vec __attribute__((vector_size(PYCONV_VECTOR_BYTES), aligned(sizeof(real)), may_alias));
+
 /* Tile shapes: NVr vectors of columns for r output channels. r * NV accumulators, NV loaded vectors and one broadcast
  * weight fill the registers: 32 of AVX-512 and NEON, 16 of AVX2 and SSE2 (which needs one more for the product). */
 #if defined(__AVX512F__) || defined(__aarch64__)
@@ -111,6 +119,21 @@ PYCONV_INLINE int all_finite(const real *p, int64_t n) {
     return rest == 0; /* infinity * 0 is NaN */
 }
 
+/* Whether all of n reals, cut off to integers, are integers of 32 bits (NaN is not). */
+PYCONV_INLINE int all_int32(const real *p, int64_t n) {
+    const real low = (real)-2147483648.0, high = (real)2147483648.0;
+    mask_vec fit = ~(mask_vec){0};
+    int64_t i = 0;
+    for (; i + PYCONV_LANES <= n; i += PYCONV_LANES) {
+        vec v = *(const vec *)(p + i);
+        fit &= (mask_vec)(v >= vzero() + low) & (mask_vec)(v < vzero() + high);
+    }
+    mask_bits all = -1;
+    for (; i < n; i++) all &= -(p[i] >= low && p[i] < high);
+    for (int j = 0; j < PYCONV_LANES; j++) all &= fit[j];
+    return all != 0;
+}
+
 /* memcpy for a few vectors or less, without a call. */
 PYCONV_INLINE void copy_reals(real *to, const real *from, int64_t n) {
     int64_t i = 0;
@@ -151,14 +174,6 @@ PYCONV_INLINE void copy_every_second(real *to, const real *from, int64_t n, int 
     for (; i < n; i++) to[i] = from[2 * i];
 }
 
-/* Masks: reals of all bits set or none. A line of n reals, in periods of `period`, of which first to end - 1 are set. */
-#if defined(PYCONV_F32)
-typedef int32_t mask_bits;
-#else
-typedef int64_t mask_bits;
-#endif
-typedef mask_bits mask_vec __attribute__((vector_size(PYCONV_VECTOR_BYTES), aligned(sizeof(real)), may_alias));
-
 /* The mask of a vector's first n lanes. */
 PYCONV_INLINE mask_vec first_lanes(int64_t n) {
     mask_vec m = {0};
@@ -185,6 +200,7 @@ PYCONV_INLINE vec permuted(vec v, mask_vec order) {
 #endif
 }
 
+/* The mask of n reals, in periods of `period`, of which first to end - 1 are set. */
 PYCONV_INLINE void fill_mask(real *mask, int64_t n, int64_t period, int64_t first, int64_t end) {
     mask_bits *bits = (mask_bits *)mask;
     for (int64_t i = 0, j = 0; i < n; i++) {

@@ -10,6 +10,7 @@ cdef extern from "vector.h" nogil:
     mask_vec first_lanes(int64_t)
     vec masked(vec, mask_vec)
     bint all_finite(const real *, int64_t)
+    bint all_int32(const real *, int64_t)
     mask_vec lane_order(const int64_t *, int64_t)
     vec permuted(vec, mask_vec)
     void store_every_second(real *, const real *, int64_t)
