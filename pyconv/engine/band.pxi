@@ -62,8 +62,8 @@ cdef void load_as(number *tag, real *to, const char *source, int64_t step, int64
 
 cdef void store_as(number *tag, char *to, int64_t step, const real *source, int64_t n) noexcept nogil:
     cdef int64_t i
-    if sizeof(number) <= 4 and not (number is float or number is half) and all_int32(source, n):
-        # The low bits of such numbers are the same by way of 32 bits, which all levels convert to in vectors.
+    if not (number is float or number is double or number is half) and all_int32(source, n):
+        # The same by way of 32 bits, to which all levels convert whole vectors.
         if step == <int64_t> sizeof(number):
             for i in range(n):
                 (<number *> to)[i] = <number> <int32_t> source[i]
