@@ -262,10 +262,13 @@ cdef inline void fill_row(const Source *source, const ColumnMap *cols, real *to,
 
 cdef inline void fill_border(const Source *source, const ColumnMap *cols, int64_t first, int64_t end, real *to,
                              const char *row, int64_t stride) noexcept nogil:
-    cdef int64_t j
+    cdef int64_t j, column
     for j in range(first, end):
         if cols.sample[j] >= 0:
-            if source.plain and source.code == REAL_CODE:
+            column = cols.sample[j] - cols.start + cols.inner
+            if cols.step == 1 and cols.inner <= column < cols.inner_end:
+                to[j] = to[column]   # converted already
+            elif source.plain and source.code == REAL_CODE:
                 to[j] = (<const real *> (row + cols.sample[j] * stride))[0]
             else:
                 load_any(source, to + j, row + cols.sample[j] * stride, 0, 1)
