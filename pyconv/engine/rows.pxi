@@ -251,6 +251,9 @@ cdef void run_rows(const RowPlan *q, const RowUnit *u, int R, int64_t y, char *w
         n = min(n, strips * wide)
         sums = <real *> out + x if direct else scratch
         lds = y_step // <int64_t> sizeof(real) if direct else strips * wide
+        if not direct and not u.borders and y_step >= PAGE and 0 < p.W.y_step < <int64_t> sizeof(real):
+            for r in range(R):
+                prefetch_row(out + r * y_step + x * p.W.y_step, n * p.W.y_step)
         if q.R:
             ROW_TILES[R][v](u.table, y * p.H.s, p.H.d, q.n_outer, q.in_rows, p.H.k, p.W.k,
                             p.W.d * p.interleave * sizeof(real), p.w + u.channel * q.n_outer * p.H.k * p.W.k, u.bias,

@@ -329,6 +329,10 @@ PYCONV_INLINE vec load_once(const char *p) {
 
 PYCONV_INLINE void prefetch(const char *p) { __builtin_prefetch(p); }
 
+PYCONV_INLINE void prefetch_row(const char *p, int64_t bytes) {
+    for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(p + i);
+}
+
 /* A product that the compiler may not fuse with the sum that follows. */
 PYCONV_INLINE vec rounded_product(vec a, real b) {
     vec p = a * b;

@@ -18,6 +18,7 @@ cdef extern from "vector.h" nogil:
     vec sum_each(vec *)
     vec load_once(const char *)
     void prefetch(const char *)
+    void prefetch_row(const char *, int64_t)
     vec rounded_product(vec, real)
     int64_t real_to_int64(real)
     uint64_t real_to_uint64(real)
