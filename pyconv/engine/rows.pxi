@@ -82,7 +82,7 @@ cdef int plan_rows(RowPlan *q, Problem *p, bint skip_zeros, int workers) noexcep
         q.col_blocks = cols // q.cols        # the last one takes what is left, so none is narrower than a vector
     else:
         q.left = q.right = q.on
-        q.band_cols = min(q.on, 1024)
+        q.band_cols = min(q.on, 2048)
         while q.band_cols > LANES and q.n_outer * (p.H.k + 3) * phases * (q.band_cols + reach_x) > budget:
             q.band_cols = round_up(ceil_div(q.band_cols, 2), LANES)
         q.band_blocks = ceil_div(q.on, q.band_cols)
