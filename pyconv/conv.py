@@ -722,7 +722,9 @@ def _exact_integers(largest, non_negative, shape, result, out, compute, overflow
         target.kind not in "iu" or largest <= np.iinfo(target).max and (target.kind == "i" or non_negative))
     if fits or overflow == "wrap":
         return compute(computed, np.empty(shape, target) if out is None else out)
-    exact = compute(computed, np.empty(shape, _INT64))
+    # The narrowest integers that hold every sum: what follows takes a few passes over them.
+    held = _INT64 if passes_64 else np.min_scalar_type(-1 - largest)
+    exact = compute(computed, np.empty(shape, held))
     bounds = np.iinfo(target if target.kind in "iu" else _INT64)
     if refused:
         if exact.size and (exact.min() < bounds.min or exact.max() > bounds.max):
@@ -735,7 +737,8 @@ def _exact_integers(largest, non_negative, shape, result, out, compute, overflow
             turns = np.rint((near - exact.astype(np.float64)) / 2.0**64)
             limits = np.iinfo(_INT64)
             exact = np.where(turns > 0, limits.max, np.where(turns < 0, limits.min, exact))
-        np.clip(exact, bounds.min, min(bounds.max, np.iinfo(_INT64).max), out=exact)
+        limits = np.iinfo(held)
+        np.clip(exact, max(bounds.min, limits.min), min(bounds.max, limits.max), out=exact)
     if out is None:
         return exact.astype(target)
     out[...] = exact
