@@ -260,6 +260,7 @@ include "rows.pxi"
 include "weights.pxi"
 include "exchange.pxi"
 include "winograd.pxi"
+include "fft.pxi"
 
 
 # ---------------------------------------------------------------- the call from Python
