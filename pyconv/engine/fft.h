@@ -238,6 +238,15 @@ static void turn_lines(const real *lines, int64_t n, real *rows, int64_t pitch) 
     }
 }
 
+/* A row's cache lines, some rows before it is read or written: the processor's own prefetch ends with each row. */
+PYCONV_INLINE void prefetch_row(const char *row, int64_t bytes) {
+    for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(row + i);
+}
+
+PYCONV_INLINE void prefetch_output(const char *row, int64_t bytes) {
+    for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(row + i, 1);
+}
+
 /* n sums, scaled, and the bias; what is left of the last vector too. Adds 0 * y to `check`, of the n alone. */
 PYCONV_INLINE void finish_row(const real *sums, real *to, int64_t n, real scale, real bias, vec *check) {
     vec sum = *check;

@@ -28,7 +28,13 @@ cdef extern from "fft.h" nogil:
     void transform_product(const Fft *, int, real *, real *, const vec *)
     void turn_rows(const real *, int64_t, int64_t, real *)
     void turn_lines(const real *, int64_t, real *, int64_t)
+    void prefetch_row(const char *, int64_t)
+    void prefetch_output(const char *, int64_t)
     void finish_row(const real *, real *, int64_t, real, real, vec *)
+
+
+cdef enum:
+    ROWS_AHEAD = 4
 
 
 cdef struct FftPlan:
@@ -87,6 +93,7 @@ cdef void load_samples(const FftPlan *q, const FftTile *t, int64_t n, int64_t ch
     cdef const Problem *p = q.p
     cdef ColumnMap *map = <ColumnMap *> (workspace + q.at_map)
     cdef const char *slice
+    cdef const char *ahead
     cdef int64_t y, rows = 0, cols
     if t.rows > 0:
         rows, cols = t.rows + p.H.k - 1, t.cols + p.W.k - 1
@@ -94,6 +101,9 @@ cdef void load_samples(const FftPlan *q, const FftTile *t, int64_t n, int64_t ch
         map.sample = <int64_t *> (map + 1)
         map_columns(map, t.x0 - p.W.before, 1, cols, p.W.n, p.W.boundary, 1)
         for y in range(rows):
+            ahead = input_row(p, slice, t.y0 + y + ROWS_AHEAD - p.H.before)
+            if ahead != NULL and p.W.x_step == p.source.size:
+                prefetch_row(ahead + map.start * p.W.x_step, (map.inner_end - map.inner) * p.W.x_step)
             fill_row(&p.source, map, plane + y * q.pitch, input_row(p, slice, t.y0 + y - p.H.before), p.W.x_step,
                      p.constant[0])
             fill_constant(plane + y * q.pitch + cols, q.size - cols, 0)
@@ -107,6 +117,8 @@ cdef void store_sums(const FftPlan *q, const FftTile *t, int64_t n, int64_t chan
     cdef char *to = output_slice(p, n, channel, 0) + t.y0 * p.H.y_step + t.x0 * p.W.y_step
     cdef int64_t y
     for y in range(t.rows):
+        if p.y_direct and y + ROWS_AHEAD < t.rows:
+            prefetch_output(to + ROWS_AHEAD * p.H.y_step, t.cols * sizeof(real))
         finish_row(plane + y * q.pitch, row, t.cols, scale, bias, check)
         if p.y_direct:
             copy_reals(<real *> to, row, t.cols)
