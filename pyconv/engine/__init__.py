@@ -246,20 +246,24 @@ def winograd(x, w, u, bias, out, nbatch, groups, before, boundary, constant, wor
                 np.copyto(block, direct, where=wrong)
 
 
-# Tiles of overlap-save convolution, and the time that a sample of one takes, in ns on a core of 3.7 GHz with AVX-512.
+# Tiles of overlap-save convolution, and what a sample of one costs, in ns on a core of 3.7 GHz with AVX-512; then what an
+# output costs besides.
 FFT_TILES = (64, 128, 256, 512, 1024)
-_FFT_NS = {np.dtype(np.float32): (1.6, 1.0, 0.8, 0.85, 1.0), np.dtype(np.float64): (3.0, 2.0, 1.7, 1.7, 3.0)}
+_FFT_NS = {np.dtype(np.float32): ((0.55, 0.58, 0.61, 0.75, 0.85), 0.3),
+           np.dtype(np.float64): ((0.95, 1.1, 1.2, 1.45, 1.9), 0.6)}
 
 
 def fft_cost(kernel, size, dtype, tile):
-    """How long `fft` takes for one channel of one image, in ns on the machine of `_FFT_NS`, or infinity.
+    """How long `fft` takes for one channel of one image, in ns on the machine of `_FFT_NS`, or infinity: the kernel does
+    not fit. `fft_weights` takes about a third as long as a pair of tiles.
 
     kernel and size are those of the weights and the output, two spatial axes each."""
     steps = [tile - k + 1 for k in kernel]
     if min(steps) < 1:
         return math.inf
     tiles = math.prod(-(-n // step) for n, step in zip(size, steps, strict=True))
-    return 2 * -(-tiles // 2) * tile**2 * _FFT_NS[np.dtype(dtype)][FFT_TILES.index(tile)]
+    sample, output = _FFT_NS[np.dtype(dtype)]
+    return 2 * -(-tiles // 2) * tile**2 * sample[FFT_TILES.index(tile)] + math.prod(size) * output
 
 
 def fft_tile(kernel, size, dtype):
@@ -269,12 +273,15 @@ def fft_tile(kernel, size, dtype):
 
 
 def fft_weights(w, tile, workers):
-    """The weights of `fft`: their spectra, each of them a row, which ends in the power of two that it was divided by.
+    """The weights of `fft`: their spectra, each of them a row, which ends in what the sums are multiplied with.
 
-    So neither small weights nor the spectrum of tiny ones become subnormal."""
-    exponent = np.frexp(np.abs(w).max(axis=(1, 2, 3), initial=0))[1] - 1
+    That is a power of two near the largest weight over `tile`, and the spectra have the rest, so that neither small
+    weights nor small samples become subnormal on the way."""
+    limits = np.finfo(w.dtype)
+    exponent = np.frexp(np.abs(w).max(axis=(1, 2, 3), initial=0))[1]
+    exponent = np.clip(exponent, limits.minexp + 16, limits.maxexp) - 1
     u = np.empty((w.shape[0], 2 * tile**2 + 64 // w.itemsize), w.dtype)
-    u[:, 2 * tile**2:] = np.ldexp(w.dtype.type(1), exponent)[:, None]
+    u[:, 2 * tile**2:] = np.ldexp(w.dtype.type(1 / tile), exponent)[:, None]
     _kernels[w.dtype].fft_weights(np.ldexp(w, -exponent[:, None, None, None]), u, tile, workers)
     return u
 

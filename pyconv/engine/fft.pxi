@@ -161,13 +161,13 @@ cdef void run_fft_unit(const void *plan, int64_t unit, char *workspace, Progress
 
 cdef void find_spectrum(const Fft *f, int64_t size, const real *w, int64_t kh, int64_t kw, real *u,
                         char *workspace) noexcept nogil:
-    """The conjugate spectrum, since the tile is correlated, over the number of samples."""
+    """The spectrum, conjugate, since the tile is correlated, and over `size`: the sums are divided by that once more."""
     cdef int64_t pitch = size + LINE // sizeof(real), x, y, i
     cdef real *re = <real *> workspace
     cdef real *im = re + size * pitch
     cdef real *lines = im + size * pitch
     cdef real *im_lines = lines + size * LANES
-    cdef real over = <real> 1.0 / (size * size)
+    cdef real over = <real> 1.0 / size
     memset(re, 0, 2 * size * pitch * sizeof(real))
     for y in range(kh):
         memcpy(re + y * pitch, w + y * kw, kw * sizeof(real))
