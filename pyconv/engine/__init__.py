@@ -27,6 +27,9 @@ Two plans cut a problem into units:
     x NV vectors of columns, and each loaded input row is used for all the output rows that it feeds. Away from the left
     and right border the input is read where it lies.
 
+`fft.pxi`, which opens with its own picture, transforms tiles instead: large kernels of one channel at stride 1. What
+comes out not finite is computed again by these plans.
+
 All tiles add the products of one output in the same order into one accumulator (but for `pairs`, below), so the bits do
 not depend on the plan, the number of threads, the batch or the memory layout.
 
@@ -246,16 +249,17 @@ def winograd(x, w, u, bias, out, nbatch, groups, before, boundary, constant, wor
                 np.copyto(block, direct, where=wrong)
 
 
-# Tiles of overlap-save convolution, and what a sample of one costs, in ns on a core of 3.7 GHz with AVX-512; then what an
-# output costs besides.
+# Tiles of overlap-save convolution, and what a sample of one costs, in ns on a core of 3.7 GHz with AVX-512; then what
+# an output costs besides.
 FFT_TILES = (64, 128, 256, 512, 1024)
 _FFT_NS = {np.dtype(np.float32): ((0.55, 0.58, 0.61, 0.75, 0.85), 0.3),
            np.dtype(np.float64): ((0.95, 1.1, 1.2, 1.45, 1.9), 0.6)}
+_SPECTRA_BYTES = 2**23               # of spectra that no plan keeps
 
 
 def fft_cost(kernel, size, dtype, tile):
-    """How long `fft` takes for one channel of one image, in ns on the machine of `_FFT_NS`, or infinity: the kernel does
-    not fit. `fft_weights` takes about a third as long as a pair of tiles.
+    """How long `fft` takes for one channel of one image, in ns on the machine of `_FFT_NS`; infinity: the kernel does
+    not fit. `fft_weights` takes about half as long as a pair of tiles.
 
     kernel and size are those of the weights and the output, two spatial axes each."""
     steps = [tile - k + 1 for k in kernel]
@@ -292,13 +296,21 @@ def fft(x, w, u, bias, out, nbatch, groups, before, boundary, constant, workers,
 
     Parameters
     ----------
-    u : ndarray
-        What `fft_weights` made of w, which is float32 or float64.
+    u : ndarray, or None
+        What `fft_weights` made of w, which is float32 or float64. None: it is made here, of some channels at a time.
     tile : int
         One of `FFT_TILES`, no smaller than the kernel.
 
     Others as there. Outputs that are not finite are computed again as by `correlate`.
     """
+    if u is None:
+        count = max(workers, _SPECTRA_BYTES // (2 * tile**2 * w.itemsize))
+        for first in range(0, groups, count):
+            part = slice(first, min(first + count, groups))
+            channels = (slice(None),) * nbatch + (part,)
+            fft(x[channels], w[part], fft_weights(w[part], tile, workers), None if bias is None else bias[part],
+                out[channels], nbatch, part.stop - first, before, boundary, constant, workers, tile)
+        return
     if not (out.flags.aligned and out.dtype.isnative):
         native = np.empty(out.shape, out.dtype.newbyteorder("="))
         fft(x, w, u, bias, native, nbatch, groups, before, boundary, constant, workers, tile)

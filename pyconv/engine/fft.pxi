@@ -1,8 +1,8 @@
-# Very large kernels, one input and one output channel a group, stride 1: overlap-save tiles by Fourier transforms (fft.h).
+# Large kernels, one input and one output channel a group, stride 1: overlap-save tiles by Fourier transforms (fft.h).
 #
 # The output is cut into tiles. One needs an input tile larger by k - 1, size x size samples, whose circular correlation
-# with the kernel is the true one but for the last k - 1 rows and columns. The kernel is real, so two input tiles are one
-# complex one, x1 + i x2: of its correlation the real part is that of x1, the imaginary part that of x2.
+# with the kernel is the true one but for the last k - 1 rows and columns. The kernel is real, so two input tiles are
+# one complex one, x1 + i x2: of its correlation the real part is that of x1, the imaginary part that of x2.
 #
 #     image                                                 re: x1, im: x2
 #    +--------+--------+-----  load: padding,    +-------------+   down the columns, in place, LANES at once
@@ -13,11 +13,11 @@
 #    |        |        |     <-----------------  | outputs  |  |   (x1 and x2 are neighbours and overlap; here they
 #                              bias, clipped     +----------+--+    are drawn apart)
 #
-# A unit is a pair of tiles of one image and channel. Which tiles are a pair depends on the shapes alone, an odd last one
-# is paired with zeros: each tile's roundings reach its partner, and so bits depend on nothing else.
+# A unit is a pair of tiles of one image and channel. Each tile's roundings reach its partner; so which tiles are a pair
+# follows from the shapes alone (an odd last one is paired with zeros), and the bits depend on nothing else.
 #
-# A sample that is not finite makes all outputs of both tiles so: every number of the transform depends on it in its real
-# or imaginary part, in both once multiplied by the spectrum (infinity * 0 is NaN), and every output on all of these.
+# A sample that is not finite makes all outputs of both tiles so: every number of the transform depends on it in its
+# real or imaginary part, in both once multiplied by the spectrum (infinity * 0 is NaN), and every output on all these.
 
 cdef extern from "fft.h" nogil:
     ctypedef struct Fft:
@@ -41,8 +41,8 @@ cdef struct FftPlan:
     Problem *p
     const Fft *f
     int64_t size
-    int64_t pitch, plane             # of the tile: one cache line more a row, so that columns spread over the cache sets
-    const real *u                    # spectra, and behind each the scale of the sums
+    int64_t pitch, plane             # of the tile: a cache line more a row, so that columns spread over the cache sets
+    const real *u                    # spectra, and behind each what its sums are multiplied with
     int64_t u_group
     int64_t rows, cols               # outputs of a tile
     int64_t tiles_y, tiles_x, tiles, pairs
@@ -88,7 +88,7 @@ cdef FftTile fft_tile(const FftPlan *q, int64_t tile) noexcept nogil:
 
 
 cdef void load_samples(const FftPlan *q, const FftTile *t, int64_t n, int64_t channel, real *plane,
-                    char *workspace) noexcept nogil:
+                       char *workspace) noexcept nogil:
     """The input of one tile; what no output needs is zero."""
     cdef const Problem *p = q.p
     cdef ColumnMap *map = <ColumnMap *> (workspace + q.at_map)
@@ -161,7 +161,7 @@ cdef void run_fft_unit(const void *plan, int64_t unit, char *workspace, Progress
 
 cdef void find_spectrum(const Fft *f, int64_t size, const real *w, int64_t kh, int64_t kw, real *u,
                         char *workspace) noexcept nogil:
-    """The spectrum, conjugate, since the tile is correlated, and over `size`: the sums are divided by that once more."""
+    """The spectrum: conjugate, since the tile is correlated, and divided by `size`, as the sums will be once more."""
     cdef int64_t pitch = size + LINE // sizeof(real), x, y, i
     cdef real *re = <real *> workspace
     cdef real *im = re + size * pitch
