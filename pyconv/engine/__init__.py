@@ -252,8 +252,8 @@ def winograd(x, w, u, bias, out, nbatch, groups, before, boundary, constant, wor
 # Tiles of overlap-save convolution, and what a sample of one costs, in ns on a core of 3.7 GHz with AVX-512; then what
 # an output costs besides.
 FFT_TILES = (64, 128, 256, 512, 1024)
-_FFT_NS = {np.dtype(np.float32): ((0.55, 0.58, 0.61, 0.75, 0.85), 0.3),
-           np.dtype(np.float64): ((0.95, 1.1, 1.2, 1.45, 1.9), 0.6)}
+_FFT_NS = {np.dtype(np.float32): ((0.5, 0.58, 0.61, 0.75, 0.85), 0.3),
+           np.dtype(np.float64): ((0.9, 1.1, 1.2, 1.45, 1.9), 0.6)}
 _SPECTRA_BYTES = 2**23               # of spectra that no plan keeps
 
 
