@@ -18,7 +18,11 @@ from setuptools.command.build_ext import build_ext
 ENGINE = Path("pyconv", "engine")
 STUBS = Path("build", "stubs")
 DTYPES = {"f32": "PYCONV_F32", "f64": "PYCONV_F64", "i64": "PYCONV_I64"}
-KERNELS = {"direct": ("f32", "f64", "i64"), "deform": ("f32", "f64")}    # sources, and the dtypes each computes in
+KERNELS = {                          # sources, and the dtypes each computes in
+    "direct": ("f32", "f64", "i64"),
+    "deform": ("f32", "f64"),
+    "separable": ("f32", "f64"),
+}
 
 # Levels, lowest first: the flags that compile for them. pyconv/engine/__init__.py picks the highest that runs.
 if platform.machine().lower() in ("x86_64", "amd64"):

@@ -16,7 +16,7 @@ from benchmarks.peers import LIBRARIES
 from benchmarks.race import Worker, WorkerError, race
 
 MINE = report.MINE
-WHAT = "layers", "gradients", "deform", "images", "small", "memory"
+WHAT = "layers", "plans", "gradients", "deform", "images", "small", "memory"
 
 
 def arguments():
@@ -30,12 +30,12 @@ def arguments():
     parser.add_argument(
         "--peers", nargs="+", choices=peers, default=peers, metavar="NAME", help=", ".join(peers)
     )
-    parser.add_argument("--method", default="direct", help="of pyconv.conv2d (direct)")
+    parser.add_argument("--method", default="auto", help="of pyconv.conv2d and plan_conv2d (auto)")
     parser.add_argument("--rounds", type=int, help="how often each library has its turn (7; quick: 3)")
     parser.add_argument("--seconds", type=float, help="how long a turn lasts at least (0.1; quick: 0.02)")
     parser.add_argument("--budget", type=float, help="end of a library's turns (3; quick: 0.2)")
     parser.add_argument("--json", metavar="FILE", help="write all that was measured")
-    parser.add_argument("--chart", metavar="FILE.png", help="draw it")
+    parser.add_argument("--chart", metavar="FILE.png", help="draw it: FILE-layers.png, FILE-images.png, ...")
     args = parser.parse_args()
     if "all" in args.what:
         args.what = WHAT
@@ -52,18 +52,14 @@ def say(text):
 def chosen_cases(args):
     every = {
         "layers": cases.layers(args.method),
+        "plans": cases.plans(args.method),
         "gradients": cases.gradients(),
         "deform": cases.deformable(),
         "images": cases.images(),
         "small": cases.small(),
     }
-    return [
-        case
-        for what, group in every.items()
-        if what in args.what
-        for case in group
-        if chosen(case, args) and not (args.quick and not cases.for_quick(case))
-    ]
+    wanted = [case for what, group in every.items() if what in args.what for case in group if chosen(case, args)]
+    return list(cases.for_quick(wanted)) if args.quick else wanted
 
 
 def chosen(case, args):
@@ -110,7 +106,7 @@ def time_cases(args, chosen, workers):
                 }
                 if MINE in at_threads:
                     limits = fma[case.dtype, threads], copy[size, threads]
-                    rows.append(report.record(case, threads, at_threads, *limits))
+                    rows.append(report.record(case, threads, at_threads, *limits, worker.ask("workspace")))
                     say(report.line(rows[-1]))
     say("")
     for (dtype, threads), gflops in fma.items():
@@ -124,9 +120,9 @@ def measure_memory(args):
     """Print and return the peak memory of single calls, each in a new process."""
     rows = []
     for case, first in cases.memory(args.method):
-        if not chosen(case, args):
+        if not chosen(case, args) or args.quick and case.kind == "layer" and case.group != "memory":
             continue
-        say(f"\nmemory beyond input and output ({case.nbytes / 1e6:.0f} MB): {case.name}")
+        say(f"\nmemory beyond input and output ({case.nbytes / 1e6:.1f} MB): {case.name}")
         for library in [MINE] if args.quick else [MINE, *args.peers]:
             threads = max(args.threads)
             try:

@@ -1,5 +1,5 @@
-"""What is timed: the layers of shapes.txt, their gradients, deformable layers, image filters, very small calls, and the
-memory test's cases."""
+"""What is timed: the layers of shapes.txt, also planned ahead, their gradients, deformable layers, image filters, very
+small calls, and the memory test's cases."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,7 +9,7 @@ import numpy as np
 SHAPES = Path(__file__).with_name("shapes.txt")
 KERNEL_SIZES = (3, 5, 7, 9, 11, 15, 21)
 IMAGE_SIZES = (512, 2048)
-SIGMA, TRUNCATE = 2.0, 4.0  # the Gaussian's, which has 2 * int(TRUNCATE * SIGMA + 0.5) + 1 taps an axis
+SEPARABLE = "gaussian", "box", "separable"  # kinds of filters that run along one axis after the other
 GRADIENTS = {"input_gradient": "dinput", "weight_gradient": "dweight"}  # kinds, and what their groups are called
 QUICK_FLOPS = 0.15e9  # single-threaded peers need a tenth of a second or two for this much
 
@@ -45,7 +45,7 @@ class Case:
     @property
     def filters_planes(self):
         """Whether the kernels are applied plane by plane, which is slow in several peers."""
-        return self.kind not in ("layer", "deform", *GRADIENTS) or self.weight_shape[1] == 1
+        return self.kind not in ("layer", "plan", "deform", *GRADIENTS) or self.weight_shape[1] == 1
 
     @property
     def offset_shape(self):
@@ -70,7 +70,7 @@ class Case:
         return rng.standard_normal(self.offset_shape, np.dtype(self.dtype))
 
 
-def layer(group, n, c, h, w, o, kh, kw, stride, padding, dilation, groups, note="", method="direct"):
+def layer(group, n, c, h, w, o, kh, kw, stride, padding, dilation, groups, note="", method="auto"):
     """A forward conv2d, float32."""
     oh, ow = ((size + 2 * padding - dilation * (k - 1) - 1) // stride + 1 for size, k in ((h, kh), (w, kw)))
     settings = {"s": (stride, 1), "d": (dilation, 1), "g": (groups, 1)}
@@ -103,6 +103,12 @@ def layers(method):
             yield layer(words[0], *map(int, words[1:12]), note="".join(words[12:]).strip(), method=method)
 
 
+def plans(method):
+    """The same with weights prepared ahead."""
+    for case in layers(method):
+        yield replace(case, group=f"{case.group} plan", kind="plan")
+
+
 def gradients():
     """The input and the weight gradient of the layers, each as much work as the layer itself."""
     for kind, name in GRADIENTS.items():
@@ -130,32 +136,35 @@ def deformable():
 def image(kind, size, taps, dtype="float32", channels=1):
     """A filter over a square image, as large as its input; the border is SciPy's ``reflect``.
 
-    ``taps`` is the side of a general kernel, or the multiplications a pixel of a separable filter.
+    ``taps`` is the kernel's side. Kind ``separable`` has two vectors of weights, and Sobel's filter six in all.
     """
     shape = (size, size) if channels == 1 else (size, size, channels)
-    general = kind == "correlate"
+    weight_shape = {"correlate": (taps, taps), "separable": (2, taps)}.get(kind, (0,))
     sides = f"{size}^2" if channels == 1 else f"{size}^2 x {channels}"
     return Case(
         group=f"{dtype}{' RGB' if channels > 1 else ''} {kind}",
-        name=f"{sides}, {taps}x{taps}" if general else sides,
+        name=f"{sides}, {taps}x{taps}",
         kind=kind,
         dtype=dtype,
         input_shape=shape,
-        weight_shape=(taps, taps) if general else (0,),
+        weight_shape=weight_shape,
         output_shape=shape,
-        flops=2 * size * size * channels * (taps * taps if general else taps),
+        flops=2 * size * size * channels * (taps * taps if kind == "correlate" else 2 * taps),
+        parameters={"taps": taps},
     )
 
 
 def images():
-    """General kernels, which are never separable since they are random, and two named filters."""
+    """General kernels, which are never separable since they are random, and separable ones."""
     for dtype, channels in (("float32", 1), ("float32", 3), ("float64", 1)):
         for size in IMAGE_SIZES:
             for taps in KERNEL_SIZES:
                 yield image("correlate", size, taps, dtype, channels)
-    for kind, taps in (("sobel", 2 * 3), ("gaussian", 2 * (2 * int(TRUNCATE * SIGMA + 0.5) + 1))):
-        for size in IMAGE_SIZES:
-            yield image(kind, size, taps)
+    for dtype in ("float32", "float64"):
+        for kind in ("sobel", *SEPARABLE):
+            for size in IMAGE_SIZES:
+                for taps in KERNEL_SIZES if kind != "sobel" else (3,):
+                    yield image(kind, size, taps, dtype)
 
 
 def small():
@@ -172,8 +181,21 @@ def memory(method):
         layer("memory", 1, 64, 512, 512, 64, 3, 3, 1, 1, 1, 1, method=method),
         layer("memory", 1, 64, 16, 16, 64, 3, 3, 1, 1, 1, 1, method=method),
     )
+    for case in layers(method):
+        n, c, _, _ = case.input_shape
+        reach = case.parameters["dilation"] * (max(case.weight_shape[2:]) - 1) + 1
+        sides = [case.parameters[name] for name in ("stride", "padding", "dilation", "groups")]
+        o, _, kh, kw = case.weight_shape
+        yield case, layer("memory", 1, c, reach, reach, o, kh, kw, *sides, method=method)
 
 
-def for_quick(case):
-    """Whether a quick run has the time for this case."""
-    return not (case.filters_planes and case.flops > QUICK_FLOPS)
+def for_quick(chosen):
+    """The cases that a quick run has the time for: no slow ones, and of plans and gradients, which are as many as the
+    layers each, the first of every group."""
+    groups = set()
+    for case in chosen:
+        if case.filters_planes and case.flops > QUICK_FLOPS:
+            continue
+        if case.kind not in ("plan", *GRADIENTS) or case.group not in groups:
+            groups.add(case.group)
+            yield case

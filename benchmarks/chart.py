@@ -1,4 +1,11 @@
-"""The chart of a run: a panel for each group of cases and number of threads, a line for each case."""
+"""The charts of a run, one for each kind of case: a panel for each group and number of threads, a line for each case.
+
+``python -m benchmarks.chart benchmarks/results.json docs/benchmarks.png`` draws those of a run that was saved.
+"""
+
+import json
+import sys
+from pathlib import Path
 
 # Colours that remain distinct for colour-blind readers (Okabe and Ito), and markers that do without colours.
 MINE = "#E69F00"
@@ -11,17 +18,30 @@ PEERS = {
     "opencv": ("D", "#56B4E9"),
 }
 LINE_INCHES = 0.24
+# Very small calls have no chart: operations a second mean nothing there.
+CHARTS = {
+    "layers": ("layer", "deform"),
+    "plans": ("plan",),
+    "input-gradients": ("input_gradient",),
+    "weight-gradients": ("weight_gradient",),
+    "images": ("correlate", "sobel", "gaussian"),
+}
 
 
 def draw(report, path):
-    """Write a PNG. Very small calls are left out: operations a second mean nothing there."""
+    """Write a PNG for each of CHARTS that there are cases of, `path` with the chart's name added."""
+    path = Path(path)
+    for name, kinds in CHARTS.items():
+        rows = [row for row in report["results"] if row["kind"] in kinds]
+        if rows:
+            draw_rows(report, rows, path.with_name(f"{path.stem}-{name}{path.suffix}"))
+
+
+def draw_rows(report, rows, path):
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    rows = [row for row in report["results"] if row["group"] != "small"]
-    if not rows:
-        return
     groups = list(dict.fromkeys(row["group"] for row in rows))
     threads = sorted({row["threads"] for row in rows})
     names = {group: [] for group in groups}
@@ -68,3 +88,7 @@ def panel(axes, rows, names):
     axes.set_xlim(left=0)
     axes.tick_params(axis="x", labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+if __name__ == "__main__":
+    draw(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")), sys.argv[2])

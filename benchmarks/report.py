@@ -5,8 +5,9 @@ import math
 MINE, REFERENCE = "pyconv", "pytorch"
 
 
-def record(case, threads, timings, fma_gflops, copy_bandwidth):
-    """A JSON object for a case: ``timings`` maps libraries to Timing objects, rates are in 1e9 a second."""
+def record(case, threads, timings, fma_gflops, copy_bandwidth, workspace):
+    """A JSON object for a case: ``timings`` maps libraries to Timing objects, rates are in 1e9 a second,
+    ``workspace`` is pyconv's in bytes, or None."""
     mine = timings[MINE].seconds
     ratios = {library: timing.seconds / mine for library, timing in timings.items() if library != MINE}
     bound = max(case.flops / fma_gflops, case.nbytes / copy_bandwidth) / 1e9
@@ -14,6 +15,7 @@ def record(case, threads, timings, fma_gflops, copy_bandwidth):
         "group": case.group,
         "name": case.name,
         "note": case.note,
+        "kind": case.kind,
         "threads": threads,
         "dtype": case.dtype,
         "flops": case.flops,
@@ -35,6 +37,7 @@ def record(case, threads, timings, fma_gflops, copy_bandwidth):
         "copy_gbytes": copy_bandwidth,
         "roofline_gflops": case.flops / bound / 1e9,
         "share_of_roofline": bound / mine,
+        "workspace_bytes": workspace,
     }
 
 
@@ -50,7 +53,7 @@ def duration(milliseconds):
 
 
 def line(row):
-    """A record as one line: pyconv, its speed and its share of the roofline, then each peer."""
+    """A record as one line: pyconv, its speed, its share of the roofline and its workspace, then each peer."""
 
     def time(library):
         entry = row["milliseconds"][library]
@@ -60,9 +63,10 @@ def line(row):
         f"{time(library)} {significant(ratio)}x{'*' if library == row['best_peer'] else ''}"
         for library, ratio in row["times_faster_than"].items()
     ]
+    workspace = f" {row['workspace_bytes'] / 1e6:5.2f} MB" if row["workspace_bytes"] is not None else ""
     return (
         f"  {row['threads']}t {row['name']:30} {time(MINE):24} {row['gflops'][MINE]:7.1f} GFLOP/s"
-        f" {row['share_of_roofline']:4.0%} | " + " | ".join(peers)
+        f" {row['share_of_roofline']:4.0%}{workspace} | " + " | ".join(peers)
     )
 
 

@@ -44,7 +44,8 @@ class Requests:
     def accept(self, case):
         """Make ``run`` the function that solves a case; False if the library has none."""
         self.run = None  # arrays of the case before are released first
-        case = Case(**case)
+        # (in JSON a tuple has become a list)
+        case = Case(**{name: tuple(value) if isinstance(value, list) else value for name, value in case.items()})
         solver = getattr(self.library, case.kind, None)
         self.run = solver and solver(case, *case.arrays())
         self.case = case
@@ -60,6 +61,10 @@ class Requests:
         np.save(result, self.library.as_array(self.case, answer))
         wait_until_idle()
         return True
+
+    def workspace(self):
+        """What a call takes for itself in bytes, or None."""
+        return self.library.workspace(self.case, *self.case.arrays())
 
     def time(self, seconds):
         """The median time of one call, from calls that last ``seconds`` in all, at least one.

@@ -10,17 +10,20 @@ from pyconv.conv import (
     conv_transpose2d,
     conv_transpose3d,
     corr2d,
+    plan_conv2d,
 )
 from pyconv.deform import deform_conv2d
 from pyconv.geometry import output_size, receptive_field
 from pyconv.layers import Conv2d, ReLU, Sequential
 from pyconv.learn import KernelFit, fit_kernel, learn_kernel
+from pyconv.plan import Plan
 from pyconv.subpixel import pixel_shuffle, pixel_unshuffle, subpixel_conv2d
 from pyconv.unfold import fold, unfold
 
 __all__ = [
     "Conv2d",
     "KernelFit",
+    "Plan",
     "ReLU",
     "Sequential",
     "conv1d",
@@ -41,6 +44,7 @@ __all__ = [
     "output_size",
     "pixel_shuffle",
     "pixel_unshuffle",
+    "plan_conv2d",
     "receptive_field",
     "set_workers",
     "show_config",

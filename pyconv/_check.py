@@ -242,6 +242,14 @@ def filter_origin(origin, k):
     return origin
 
 
+def filter_size(size, minimum=0):
+    """The size of a box along one axis."""
+    size = integer(size, "size")
+    if size < minimum:
+        raise FilterArgumentError(f"size must be at least {minimum}, got {size}")
+    return size
+
+
 def filter_precision(precision):
     """True where the sums of narrower floats are to be taken in float64."""
     if precision is None:
@@ -249,6 +257,16 @@ def filter_precision(precision):
     if precision != "float64":
         raise ValueError(f"precision must be None or 'float64', got {precision!r}")
     return True
+
+
+def not_separable(weights, image, output):
+    """method="separable" was asked for, and these weights, or these dtypes, do not allow it."""
+    return ValueError(
+        f"method='separable' needs weights that are an outer product of one vector an axis (of integers, if they are "
+        f"integers), two axes or more, and sums that are not rounded to the output's dtype in between; got weights of "
+        f"shape {weights.shape} and dtype {weights.dtype} for an image of {image.dtype} and an output of "
+        f"{output.dtype}. method='auto' filters directly where that does not hold"
+    )
 
 
 def filter_output(output, image, complex_result=False, promote=False):
@@ -330,6 +348,8 @@ LARGEST_PADDED = 2**61               # samples of a padded input, so that offset
 
 def workers(value, available, name="workers"):
     """A number of threads: at least 1 (more than 1024 are not used), or negative to count back from `available()`."""
+    if type(value) is int and 1 <= value <= 1024:
+        return value
     value = integer(value, name)
     if value == 0:
         raise ValueError(f"{name} must be at least 1, or negative to count back from all workers; got 0")
@@ -647,6 +667,49 @@ def integer_constant(value):
     if not math.isfinite(value) or value != int(value):
         raise TypeError(f"padding_value must be an integer where input and weight are, got {value!r}")
     return int(value)
+
+
+def method(value, methods, obstacle, weight, dtype, stride, dilation):
+    """A method's name; `obstacle` says why Winograd's does not apply to a settled layer, or None."""
+    one_of(value, "method", methods)
+    if value == "winograd":
+        why_not = obstacle(weight, dtype, stride, dilation)
+        if why_not is not None:
+            raise ValueError(f"method 'winograd' does not apply to this convolution, since {why_not} (weight has shape "
+                             f"{weight}); pass method='auto' or 'direct'")
+
+
+# ---- plans ----
+
+
+def planned_method(value):
+    one_of(value, "method", ("auto", "direct", "winograd"))
+
+
+def planned_result(dtype, weight_dtype):
+    """The dtype that a plan computes in and returns: `dtype`, or that of the weights."""
+    dtype = weight_dtype if dtype is None else result_dtype(dtype)
+    if dtype.kind not in "fc":
+        raise TypeError(f"dtype must be floating or complex for a plan, and is {dtype}: pass dtype=np.float32, say, or "
+                        "call conv2d, which has exact integers")
+    return dtype.newbyteorder("=")
+
+
+def planned_shape(shape, sample, name):
+    """That an array of `shape` is one image, or a batch, of the shape that was planned."""
+    if shape[-3:] != sample or len(shape) > 4:
+        raise ValueError(f"{name} must have shape {sample} or (N, {', '.join(map(str, sample))}), as planned, got "
+                         f"{shape}; for other sizes make another plan")
+
+
+def planned_dtype(dtype, planned, name):
+    if dtype.kind == "c" and planned.kind != "c":
+        raise TypeError(f"{name} must be real, since the plan is for {planned}, got dtype {dtype}")
+
+
+def planned_batches(x, dy):
+    if x != dy:
+        raise ValueError(f"x and dy must have as many images, got batches of shape {x} and {dy}")
 
 
 # ---- patches ----

@@ -5,11 +5,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pyconv import _check, engine, geometry
+from pyconv import _check, engine, geometry, plan
 from pyconv._workers import resolve_workers
 from pyconv.unfold import unfold
 
-_METHODS = ("auto", "direct", "im2col")
+_GRADIENT_METHODS = ("auto", "direct")
 _OVERFLOWS = ("raise", "saturate", "wrap")
 _EXACT = ((np.dtype(np.float32), 2**24), (np.dtype(np.float64), 2**53))
 _INT64 = np.dtype(np.int64)
@@ -125,8 +125,12 @@ def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, 
         floating weights give ``np.result_type``.
     out : ndarray, optional
         Filled and returned. It may overlap the input, which is then copied first.
-    method : {"auto", "direct", "im2col"}
-        ``im2col`` writes the patch matrix (`unfold`) and multiplies; the same bits, for more memory.
+    method : {"auto", "direct", "im2col", "winograd"}
+        ``direct`` sums as the notes say. ``im2col`` writes the patch matrix (`unfold`) and multiplies; the same bits,
+        for more memory. ``winograd`` (two spatial axes, stride and dilation 1, kernels from 3 x 3, float32 and float64)
+        needs fewer multiplications [1]_, with an error that is bounded by the largest sum only; `plan_conv2d` shows it.
+        ``auto`` takes the fastest that is accurate enough: it looks at shapes, dtypes and settings, and whether all
+        weights are finite.
     overflow : {"raise", "saturate", "wrap"}
         What happens where an exact integer does not fit the result's dtype, or a sum could pass 2**63.
     workers : int, optional
@@ -147,8 +151,12 @@ def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, 
 
     Notes
     -----
-    Every output is one sum in the order (c, ky, kx), bias last, and meets
+    By ``direct`` every output is one sum in the order (c, ky, kx), bias last, and meets
     ``|y - exact| <= (n + 2) * u * (|x| * |w|) + (n + 2) * eta`` for n terms and unit roundoff u.
+
+    References
+    ----------
+    .. [1] A. Lavin and S. Gray, "Fast algorithms for convolutional neural networks", CVPR, 2016.
 
     Examples
     --------
@@ -162,6 +170,72 @@ def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, 
     """
     return _convolve(2, input, weight, bias, stride, padding, dilation, groups, padding_mode, padding_value, dtype,
                      out, method, overflow, workers)
+
+
+def plan_conv2d(input_shape, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, *, padding_mode="zeros",
+                padding_value=0.0, dtype=None, method="auto", workers=None):
+    """A `conv2d` planned ahead: its method chosen and its weights prepared once, for many calls.
+
+    Parameters
+    ----------
+    input_shape : tuple of int, (N, C, H, W) or (C, H, W)
+        Of what will be passed. N is a usual number of images only: any may be passed, (C, H, W) too.
+    weight : array_like, (O, C / groups, kh, kw)
+    bias : array_like, (O,), optional
+        Both are copied: what becomes of these arrays later does not matter.
+    stride, padding, dilation, groups, padding_mode, padding_value
+        As in `conv2d`.
+    dtype : dtype, optional
+        Of the result, and computed in: floating or complex. By default that of the weights. Inputs are converted to it.
+    method : {"auto", "direct", "winograd"}
+        As in `conv2d`; since the weights are prepared ahead, ``auto`` takes Winograd's method for more shapes.
+    workers : int, optional
+        Threads of each call, see `set_workers`; by default as many as are set at the time of the call.
+
+    Returns
+    -------
+    Plan
+        Called as ``plan(x, out=None)``; with ``plan.input_gradient(dy)`` and ``plan.weight_gradient(x, dy)``. Printing
+        it shows why its method was chosen.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As in `conv2d`; an integer dtype.
+
+    Notes
+    -----
+    ``plan(x)`` is ``conv2d(x, weight, bias, ..., dtype=plan.dtype, method=plan.method)``, its gradients are those of
+    `pyconv.grad` with ``dtype=plan.dtype``: bit for bit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pyconv
+    >>> plan = pyconv.plan_conv2d((3, 8, 8), np.ones((4, 3, 3, 3), np.float32), stride=2, padding=1)
+    >>> plan(np.ones((3, 8, 8), np.float32)).shape, plan(np.ones((10, 3, 8, 8), np.float32)).shape
+    ((4, 4, 4), (10, 4, 4, 4))
+    >>> print(plan)  # doctest: +ELLIPSIS
+    direct: Winograd does not apply, since its stride is (2, 2), not 1
+    <BLANKLINE>
+      method           time, relative  error bound c
+    * direct                     1.00             29
+    ...
+    """
+    shape = _check.shape(input_shape, "input_shape")
+    w = _check.numeric_array(weight, "weight")
+    bias = None if bias is None else _check.numeric_array(bias, "bias")
+    dtype = _check.planned_result(dtype, w.dtype)
+    layer = _settle(2, shape, w.shape, None if bias is None else bias.shape, dtype, w.dtype,
+                    None if bias is None else bias.dtype, stride, padding, dilation, groups, padding_mode, dtype,
+                    names=("input_shape", "weight"))
+    _check.planned_method(method)
+    _check.method(method, plan.METHODS, plan.obstacle, w.shape, layer.computed, layer.stride, layer.dilation)
+    if workers is not None:
+        resolve_workers(workers)
+    value = _padding_value(padding_value, layer)
+    weights, biases = (None if a is None else _in_dtype(a, layer.computed, a) for a in (w, bias))    # copies
+    return plan.Plan(shape, weights, biases, layer, value, method, workers)
 
 
 def conv3d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, *, padding_mode="zeros",
@@ -197,7 +271,7 @@ def conv3d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, 
 
 
 def conv_transpose1d(input, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1, *,
-                     output_size=None, dtype=None, out=None, workers=None):
+                     output_size=None, dtype=None, out=None, method="auto", workers=None):
     """Transposed convolution of signals, PyTorch's ``conv_transpose1d``.
 
     Parameters
@@ -205,7 +279,7 @@ def conv_transpose1d(input, weight, bias=None, stride=1, padding=0, output_paddi
     input : array_like, (N, C, W) or (C, W)
     weight : array_like, (C, O / groups, kw)
     bias : array_like, (O,), optional
-    stride, padding, output_padding, groups, dilation, output_size, dtype, out, workers
+    stride, padding, output_padding, groups, dilation, output_size, dtype, out, method, workers
         As in `conv_transpose2d`.
 
     Returns
@@ -225,11 +299,11 @@ def conv_transpose1d(input, weight, bias=None, stride=1, padding=0, output_paddi
     array([[ 1.,  2., 13., 20., 30.]])
     """
     return _convolve_transposed(1, input, weight, bias, stride, padding, output_padding, groups, dilation, output_size,
-                                dtype, out, workers)
+                                dtype, out, method, workers)
 
 
 def conv_transpose2d(input, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1, *,
-                     output_size=None, dtype=None, out=None, workers=None):
+                     output_size=None, dtype=None, out=None, method="auto", workers=None):
     """Transposed convolution of images, PyTorch's ``conv_transpose2d``.
 
     Every sample of the input adds its kernel, times itself, to the output, `stride` apart from the next one's. It is
@@ -255,6 +329,8 @@ def conv_transpose2d(input, weight, bias=None, stride=1, padding=0, output_paddi
         Of the result, and computed in; by default as in `conv2d`.
     out : ndarray, optional
         Filled and returned. It may overlap the input, which is then copied first.
+    method : {"auto", "direct"}
+        As in `conv2d`: ``"direct"`` is exact on integer-valued arrays.
     workers : int, optional
         Threads, see `set_workers`. Never changes a bit of the result.
 
@@ -301,11 +377,11 @@ def conv_transpose2d(input, weight, bias=None, stride=1, padding=0, output_paddi
             [2., 2., 3., 3.]]])
     """
     return _convolve_transposed(2, input, weight, bias, stride, padding, output_padding, groups, dilation, output_size,
-                                dtype, out, workers)
+                                dtype, out, method, workers)
 
 
 def conv_transpose3d(input, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1, *,
-                     output_size=None, dtype=None, out=None, workers=None):
+                     output_size=None, dtype=None, out=None, method="auto", workers=None):
     """Transposed convolution of volumes, PyTorch's ``conv_transpose3d``.
 
     Parameters
@@ -313,7 +389,7 @@ def conv_transpose3d(input, weight, bias=None, stride=1, padding=0, output_paddi
     input : array_like, (N, C, D, H, W) or (C, D, H, W)
     weight : array_like, (C, O / groups, kd, kh, kw)
     bias : array_like, (O,), optional
-    stride, padding, output_padding, groups, dilation, output_size, dtype, out, workers
+    stride, padding, output_padding, groups, dilation, output_size, dtype, out, method, workers
         As in `conv_transpose2d`.
 
     Returns
@@ -333,7 +409,7 @@ def conv_transpose3d(input, weight, bias=None, stride=1, padding=0, output_paddi
     (2, 8, 8, 8)
     """
     return _convolve_transposed(3, input, weight, bias, stride, padding, output_padding, groups, dilation, output_size,
-                                dtype, out, workers)
+                                dtype, out, method, workers)
 
 
 def _convolve(ndim, input, weight, bias, stride, padding, dilation, groups, padding_mode, padding_value, dtype, out,
@@ -341,13 +417,19 @@ def _convolve(ndim, input, weight, bias, stride, padding, dilation, groups, padd
     """conv{ndim}d; with `matrices`, input and weight are two 2-D arrays with the axes of one channel put before them,
     and `out` is 2-D; `upscale` (of conv2d) stores the result as pixel_shuffle arranges it."""
     x, w, bias = _layer_arrays(input, weight, bias)
-    shape, groups, stride, dilation, sides, boundary, nbatch, computed, result = _settle(
-        ndim, x.shape, w.shape, None if bias is None else bias.shape, x.dtype, w.dtype,
-        None if bias is None else bias.dtype, stride, padding, dilation, groups, padding_mode, dtype, upscale)
-    _check.one_of(method, "method", _METHODS)
-    _check.one_of(overflow, "overflow", _OVERFLOWS)
-    workers = resolve_workers(workers)
-    value = _check.constant(padding_value, result.kind == "c") if boundary == "constant" else 0
+    layer = _settle(ndim, x.shape, w.shape, None if bias is None else bias.shape, x.dtype, w.dtype,
+                    None if bias is None else bias.dtype, stride, padding, dilation, groups, padding_mode, dtype,
+                    upscale)
+    shape, groups, stride, dilation, sides, nbatch, before, boundary, brief, computed, result, choice, _ = layer
+    if method != "auto":
+        _check.method(method, plan.METHODS, plan.obstacle, w.shape, computed, stride, dilation)
+        # The variant of Winograd's method is that of a plan, and so are the bits.
+        choice = plan.choose(x.shape[-ndim - 1:], w.shape, computed, stride, sides, dilation, groups, True, method)
+    if overflow != "raise":
+        _check.one_of(overflow, "overflow", _OVERFLOWS)
+    workers = 1 if workers is None and brief else resolve_workers(workers)
+    value = _padding_value(padding_value, layer)
+    given = out
     if out is not None:
         _check.output_array(out, shape[1:] if matrices else shape, result)
         if np.may_share_memory(out, x):
@@ -355,24 +437,24 @@ def _convolve(ndim, input, weight, bias, stride, padding, dilation, groups, padd
         if matrices:
             out = out[None]
 
-    before = tuple([side[0] for side in sides])
-    boundary = (engine.BOUNDARIES[boundary],) * ndim
-
     def compute(computed, out):
         """The convolution in the dtype `computed`, stored into `out`."""
-        weights = _in_dtype(w, computed, out)
-        biases = None if bias is None else _in_dtype(bias, computed, out)
+        weights = _in_dtype(w, computed, given)
+        biases = None if bias is None else _in_dtype(bias, computed, given)
         if out.size == 0:
             return out
         if weights.shape[1] == 0:
             for phase, pixels in _phases(out, upscale):
                 pixels[...] = 0 if biases is None else biases[phase].reshape(-1, *(1,) * ndim)
-        elif method == "im2col":
+        elif choice.method == "im2col":
             patches = unfold(x.astype(np.result_type(computed, x) if x.dtype.kind == "c" else computed, copy=False),
                              w.shape[2:], dilation, sides, stride, padding_mode=padding_mode, padding_value=value)
             flat = np.empty((*shape[:-ndim], patches.shape[-1]), out.dtype)
             _multiply(weights, patches, biases, flat, nbatch, groups, workers)
             out[...] = flat.reshape(shape)
+        elif choice.method == "winograd" and (method != "auto" or np.isfinite(weights).all()):
+            engine.winograd(x, weights, None, biases, out, nbatch, groups, before, boundary, value, workers,
+                            *choice.variant)
         else:
             engine.correlate(x, weights, biases, out, nbatch, groups, stride, dilation, before, boundary, value,
                              workers, upscale=upscale)
@@ -382,6 +464,13 @@ def _convolve(ndim, input, weight, bias, stride, padding, dilation, groups, padd
         largest = _largest_sum(x, w, bias, _check.integer_constant(value))
         return _exact_integers(*largest, shape, result, out, compute, overflow)
     return compute(computed, np.empty(shape, result) if out is None else out)
+
+
+def _padding_value(value, layer):
+    """What stands beyond the borders of a layer's input, under a constant boundary."""
+    if layer.boundary[0] != engine.CONSTANT:
+        return 0
+    return value if type(value) is float else _check.constant(value, layer.result.kind == "c")
 
 
 def _layer_arrays(input, weight, bias):
@@ -397,17 +486,22 @@ class _Layer(NamedTuple):
     stride: tuple
     dilation: tuple
     sides: tuple                     # of padding: (before, after) an axis
-    boundary: str
     nbatch: int                      # axes of the batch: 1 or 0
+    before: tuple                    # of padding
+    boundary: tuple                  # one of the engine's codes an axis
+    brief: bool                      # no work for a second thread
     computed: np.dtype
     result: np.dtype
+    choice: plan.Choice              # the method of the convolution
+    gradient: plan.Choice            # and of its input gradient
 
 
 def _settle(ndim, input, weight, bias, input_dtype, weight_dtype, bias_dtype, stride, padding, dilation, groups,
             padding_mode, dtype, upscale=1, names=("input", "weight")):
     """The `_Layer` of these shapes (`input`, `weight`, `bias`), dtypes and settings; errors name the two arguments that
     the shapes are from."""
-    plain = type(padding_mode) is str and _plain(stride, padding, dilation, groups)
+    plain = (type(stride) is type(padding) is type(dilation) is type(groups) is int
+             or _plain(stride, padding, dilation, groups)) and type(padding_mode) is str
     settle = _settle_once if plain else _settle_anew
     return settle(ndim, input, weight, bias, input_dtype, weight_dtype, bias_dtype, stride, padding, dilation, groups,
                   padding_mode, None if dtype is None else _check.result_dtype(dtype), upscale, names)
@@ -425,8 +519,18 @@ def _settle_anew(ndim, input, weight, bias, input_dtype, weight_dtype, bias_dtyp
     _check.upscale_channels(weight, upscale)
     size = geometry.convolution_size(n, k, stride, sides, dilation)
     shape = _check.output_shape((*input[:-ndim - 1], weight[0] // upscale**2, *(upscale * on for on in size)))
-    return _Layer(shape, groups, stride, dilation, sides, boundary, len(input) - ndim - 1,
-                  *_result_dtypes(input_dtype, weight_dtype, bias_dtype, dtype))
+    return _layer(shape, input, (*input[:-ndim], *size), weight, groups, stride, dilation, sides, boundary,
+                  _result_dtypes(input_dtype, weight_dtype, bias_dtype, dtype))
+
+
+def _layer(shape, input, output, weight, groups, stride, dilation, sides, boundary, dtypes):
+    """A `_Layer` whose convolution takes `input` to `output` (shapes), and whose result has `shape`."""
+    ndim = len(sides)
+    settings = input[-ndim - 1:], weight, dtypes[0], stride, sides, dilation, groups
+    products = math.prod(output[:-ndim - 1]) * math.prod(output[-ndim:]) * math.prod(weight)
+    return _Layer(shape, groups, stride, dilation, sides, len(input) - ndim - 1,
+                  tuple([side[0] for side in sides]), (engine.BOUNDARIES[boundary],) * ndim,
+                  products < engine.SERIAL_BELOW, *dtypes, plan.choose(*settings), plan.choose_gradient(*settings))
 
 
 def _plain(*settings):
@@ -441,31 +545,41 @@ _settle_once = functools.lru_cache(maxsize=512)(_settle_anew)
 
 
 def _convolve_transposed(ndim, input, weight, bias, stride, padding, output_padding, groups, dilation, output_size,
-                         dtype, out, workers):
+                         dtype, out, method, workers):
     """conv_transpose{ndim}d"""
     x, w, bias = _layer_arrays(input, weight, bias)
     layer = _settle_transposed(ndim, x.shape, w.shape, None if bias is None else bias.shape, x.dtype, w.dtype,
                                None if bias is None else bias.dtype, stride, padding, output_padding, groups, dilation,
                                output_size, dtype)
-    return _adjoint(x, w, bias, layer.shape, layer, out, resolve_workers(workers))
+    return _adjoint(x, w, bias, layer.shape, layer, out, method, workers)
 
 
-def _adjoint(x, w, bias, shape, layer, out, workers, added=0):
+def _gradient_variant(method, choice):
+    """The variant of Winograd's method by which a gradient or a transposed convolution is computed, or None."""
+    _check.one_of(method, "method", _GRADIENT_METHODS)
+    return choice.variant if method == "auto" else None
+
+
+def _adjoint(x, w, bias, shape, layer, out, method, workers, added=0):
     """The adjoint of a layer's convolution, at x, plus bias, into an `out` of `shape`: the transposed convolution, and
     the input gradient. `out` lacks the first `added` axes."""
+    variant = _gradient_variant(method, layer.gradient)
+    workers = 1 if workers is None and layer.brief else resolve_workers(workers)
     target = out
     if out is not None:
         _check.output_array(out, shape[added:], layer.result)
         target = out[None] if added else out
         if np.may_share_memory(out, x):
             x = x.copy()
-    before = tuple([side[0] for side in layer.sides])
-    boundary = (engine.BOUNDARIES[layer.boundary],) * len(before)
+    given = out
 
     def compute(computed, out):
         """The adjoint in the dtype `computed`, stored into `out`."""
-        engine.input_gradient(x, _in_dtype(w, computed, out), None if bias is None else _in_dtype(bias, computed, out),
-                              out, layer.nbatch, layer.groups, layer.stride, layer.dilation, before, boundary, workers)
+        weights = _in_dtype(w, computed, given)
+        biases = None if bias is None else _in_dtype(bias, computed, given)
+        engine.input_gradient(x, weights, biases, out, layer.nbatch, layer.groups, layer.stride, layer.dilation,
+                              layer.before, layer.boundary, workers, None,
+                              variant if variant is not None and np.isfinite(weights).all() else None)
         return out
 
     if layer.computed == _INT64:
@@ -473,7 +587,7 @@ def _adjoint(x, w, bias, shape, layer, out, workers, added=0):
         exchanged = w.reshape(layer.groups, outputs, *w.shape[1:]).swapaxes(1, 2)
         exchanged = exchanged.reshape(layer.groups * w.shape[1], outputs, *w.shape[2:])
         largest, non_negative = _largest_sum(x, exchanged, bias, 0)
-        largest *= _copies(shape[-len(before):], layer.sides, layer.boundary)
+        largest *= _copies(shape[-len(layer.sides):], layer.sides, layer.boundary[0])
         y = _exact_integers(largest, non_negative, shape, layer.result, target, compute)
     else:
         y = compute(layer.computed, np.empty(shape, layer.result) if out is None else target)
@@ -482,22 +596,27 @@ def _adjoint(x, w, bias, shape, layer, out, workers, added=0):
     return y[0] if added else y
 
 
-def _correlation(x, w, shape, layer, out, workers):
+def _correlation(x, w, shape, layer, out, method, workers):
     """A convolution of x whose settings are a layer's, under zero borders, into an `out` of `shape`."""
+    variant = _gradient_variant(method, layer.choice)
+    workers = 1 if workers is None and layer.brief else resolve_workers(workers)
+    given = out
     if out is not None:
         _check.output_array(out, shape, layer.result)
         if np.may_share_memory(out, x):
             x = x.copy()
-    before = tuple([side[0] for side in layer.sides])
 
     def compute(computed, out):
         """The convolution in the dtype `computed`, stored into `out`."""
-        weights = _in_dtype(w, computed, out)
+        weights = _in_dtype(w, computed, given)
         if weights.shape[1] == 0:
             out[...] = 0
+        elif out.size and variant is not None and np.isfinite(weights).all():
+            engine.winograd(x, weights, None, None, out, layer.nbatch, layer.groups, layer.before, layer.boundary,
+                              0.0, workers, *variant)
         elif out.size:
-            engine.correlate(x, weights, None, out, layer.nbatch, layer.groups, layer.stride, layer.dilation, before,
-                             (engine.CONSTANT,) * len(before), 0.0, workers)
+            engine.correlate(x, weights, None, out, layer.nbatch, layer.groups, layer.stride, layer.dilation,
+                             layer.before, layer.boundary, 0.0, workers)
         return out
 
     if layer.computed == _INT64:
@@ -508,7 +627,8 @@ def _correlation(x, w, shape, layer, out, workers):
 def _settle_transposed(ndim, input, weight, bias, input_dtype, weight_dtype, bias_dtype, stride, padding,
                        output_padding, groups, dilation, output_size, dtype, names=("input", "weight")):
     """`_settle` for a transposed convolution."""
-    plain = (_plain(stride, padding, output_padding, groups, dilation)
+    plain = ((type(stride) is type(padding) is type(output_padding) is type(dilation) is type(groups) is int
+              or _plain(stride, padding, output_padding, groups, dilation))
              and (output_size is None or _plain(output_size)))
     settle = _settle_transposed_once if plain else _settle_transposed_anew
     return settle(ndim, input, weight, bias, input_dtype, weight_dtype, bias_dtype, stride, padding, output_padding,
@@ -524,8 +644,8 @@ def _settle_transposed_anew(ndim, input, weight, bias, input_dtype, weight_dtype
     sides = _check.padding_amounts(padding, ndim)
     size = geometry.transposed_size(n, k, stride, sides, output_padding, dilation, output_size)
     shape = _check.output_shape((*input[:-ndim - 1], groups * weight[1], *size))
-    return _Layer(shape, groups, stride, dilation, sides, "constant", len(input) - ndim - 1,
-                  *_result_dtypes(input_dtype, weight_dtype, bias_dtype, dtype))
+    return _layer(shape, shape, input, weight, groups, stride, dilation, sides, "constant",
+                  _result_dtypes(input_dtype, weight_dtype, bias_dtype, dtype))
 
 
 _settle_transposed_once = functools.lru_cache(maxsize=512)(_settle_transposed_anew)
@@ -559,11 +679,13 @@ def _multiply(weights, patches, bias, out, nbatch, groups, workers):
 
 def _in_dtype(a, computed, out):
     """Weights or biases contiguous and in the computing dtype: its real one for real `a`, a copy where `out` is `a`."""
+    if out is None and a.dtype is computed and a.flags.c_contiguous and a.flags.aligned:
+        return a
     dtype = computed
     if a.dtype.kind != "c" and computed.kind == "c":
         dtype = np.dtype(computed.char.lower())
     a = np.ascontiguousarray(a, dtype=dtype)
-    return a.copy() if np.may_share_memory(a, out) or not a.flags.aligned else a
+    return a.copy() if not a.flags.aligned or out is not None and np.may_share_memory(a, out) else a
 
 
 def _result_dtypes(x, w, bias, wanted):
@@ -650,9 +772,9 @@ def _copies(n, sides, boundary):
     """How often a sample stands in the padded input at most."""
     copies = 1
     for size, (before, after) in zip(n, sides, strict=True):
-        if boundary == "edge":
+        if boundary == engine.EDGE:
             copies *= 1 + before + after if size == 1 else 1 + max(before, after)
-        elif boundary != "constant":
-            period = max(size - 1, 1) if boundary == "mirror" else max(size, 1)
+        elif boundary != engine.CONSTANT:
+            period = max(size - 1, 1) if boundary == engine.MIRROR else max(size, 1)
             copies *= 1 - (-before // period) - (-after // period)
     return copies

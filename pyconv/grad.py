@@ -61,7 +61,7 @@ _INT64 = np.dtype(np.int64)
 
 
 def corr2d_input(x_shape, k, dy, *, stride=1, padding=0, dilation=1, padding_mode="zeros", dtype=None, out=None,
-                 workers=None):
+                 method="auto", workers=None):
     """Gradient of `pyconv.corr2d` with respect to x.
 
     Parameters
@@ -70,7 +70,7 @@ def corr2d_input(x_shape, k, dy, *, stride=1, padding=0, dilation=1, padding_mod
     k : array_like, (kh, kw)
     dy : array_like, (oh, ow)
         The loss's gradient with respect to the result of corr2d.
-    stride, padding, dilation, padding_mode, dtype, out, workers
+    stride, padding, dilation, padding_mode, dtype, out, method, workers
         As in `conv2d_input`.
 
     Returns
@@ -97,7 +97,7 @@ def corr2d_input(x_shape, k, dy, *, stride=1, padding=0, dilation=1, padding_mod
     _check.matrix_shape(k.shape, "k", empty=False)
     _check.matrix_shape(dy.shape, "dy")
     return _input_gradient(2, (1, *size), k[None, None], dy[None], stride, padding, dilation, 1, padding_mode, dtype,
-                           out, workers, ("x_shape", "k", "dy"), added=1)
+                           out, method, workers, ("x_shape", "k", "dy"), added=1)
 
 
 def corr2d_kernel(x, k_shape, dy, *, stride=1, padding=0, dilation=1, padding_mode="zeros", padding_value=0.0,
@@ -148,7 +148,7 @@ def corr2d_kernel(x, k_shape, dy, *, stride=1, padding=0, dilation=1, padding_mo
 
 
 def conv1d_input(input_size, weight, grad_output, stride=1, padding=0, dilation=1, groups=1, *, padding_mode="zeros",
-                 dtype=None, out=None, workers=None):
+                 dtype=None, out=None, method="auto", workers=None):
     """Gradient of `pyconv.conv1d` with respect to its input.
 
     Parameters
@@ -156,7 +156,7 @@ def conv1d_input(input_size, weight, grad_output, stride=1, padding=0, dilation=
     input_size : tuple of int, (N, C, W) or (C, W)
     weight : array_like, (O, C / groups, kw)
     grad_output : array_like, (N, O, ow) or (O, ow)
-    stride, padding, dilation, groups, padding_mode, dtype, out, workers
+    stride, padding, dilation, groups, padding_mode, dtype, out, method, workers
         As in `conv2d_input`.
 
     Returns
@@ -176,7 +176,7 @@ def conv1d_input(input_size, weight, grad_output, stride=1, padding=0, dilation=
     array([[2., 3., 3., 2.]])
     """
     return _input_gradient(1, input_size, weight, grad_output, stride, padding, dilation, groups, padding_mode, dtype,
-                           out, workers)
+                           out, method, workers)
 
 
 def conv1d_weight(input, weight_size, grad_output, stride=1, padding=0, dilation=1, groups=1, *, padding_mode="zeros",
@@ -238,7 +238,7 @@ def conv1d_bias(grad_output):
 
 
 def conv1d_backward(input, weight, grad_output, stride=1, padding=0, dilation=1, groups=1, *, padding_mode="zeros",
-                    padding_value=0.0, workers=None):
+                    padding_value=0.0, method="auto", workers=None):
     """The gradients of `pyconv.conv1d`.
 
     Parameters
@@ -246,7 +246,7 @@ def conv1d_backward(input, weight, grad_output, stride=1, padding=0, dilation=1,
     input : array_like, (N, C, W) or (C, W)
     weight : array_like, (O, C / groups, kw)
     grad_output : array_like, (N, O, ow) or (O, ow)
-    stride, padding, dilation, groups, padding_mode, padding_value, workers
+    stride, padding, dilation, groups, padding_mode, padding_value, method, workers
         As in `conv2d_backward`.
 
     Returns
@@ -267,11 +267,11 @@ def conv1d_backward(input, weight, grad_output, stride=1, padding=0, dilation=1,
     [(2, 3, 9), (4, 3, 2), (4,)]
     """
     return _backward(1, input, weight, grad_output, stride, padding, dilation, groups, padding_mode, padding_value,
-                     workers)
+                     method, workers)
 
 
 def conv2d_input(input_size, weight, grad_output, stride=1, padding=0, dilation=1, groups=1, *, padding_mode="zeros",
-                 dtype=None, out=None, workers=None):
+                 dtype=None, out=None, method="auto", workers=None):
     """Gradient of `pyconv.conv2d` with respect to its input.
 
     Parameters
@@ -288,6 +288,8 @@ def conv2d_input(input_size, weight, grad_output, stride=1, padding=0, dilation=
         float32; integers are exact and give int64.
     out : ndarray, optional
         Filled and returned. It may overlap the other arrays.
+    method : {"auto", "direct"}
+        As in `pyconv.conv2d`: ``"direct"`` is exact on integer-valued arrays.
     workers : int, optional
         Threads, see `pyconv.set_workers`. Never changes a bit of the result.
 
@@ -329,7 +331,7 @@ def conv2d_input(input_size, weight, grad_output, stride=1, padding=0, dilation=
            [4., 6., 6., 4.]])
     """
     return _input_gradient(2, input_size, weight, grad_output, stride, padding, dilation, groups, padding_mode, dtype,
-                           out, workers)
+                           out, method, workers)
 
 
 def conv2d_weight(input, weight_size, grad_output, stride=1, padding=0, dilation=1, groups=1, *, padding_mode="zeros",
@@ -416,7 +418,7 @@ def conv2d_bias(grad_output):
 
 
 def conv2d_backward(input, weight, grad_output, stride=1, padding=0, dilation=1, groups=1, *, padding_mode="zeros",
-                    padding_value=0.0, workers=None):
+                    padding_value=0.0, method="auto", workers=None):
     """The gradients of `pyconv.conv2d`.
 
     Parameters
@@ -427,6 +429,8 @@ def conv2d_backward(input, weight, grad_output, stride=1, padding=0, dilation=1,
         The loss's gradient with respect to the output.
     stride, padding, dilation, groups, padding_mode, padding_value
         As given to `pyconv.conv2d`.
+    method : {"auto", "direct"}
+        As in `pyconv.conv2d`: ``"direct"`` is exact on integer-valued arrays.
     workers : int, optional
         Threads, see `pyconv.set_workers`. Never changes a bit of the result.
 
@@ -451,11 +455,11 @@ def conv2d_backward(input, weight, grad_output, stride=1, padding=0, dilation=1,
     [(1, 3, 8, 8), (4, 3, 3, 3), (4,)]
     """
     return _backward(2, input, weight, grad_output, stride, padding, dilation, groups, padding_mode, padding_value,
-                     workers)
+                     method, workers)
 
 
 def conv3d_input(input_size, weight, grad_output, stride=1, padding=0, dilation=1, groups=1, *, padding_mode="zeros",
-                 dtype=None, out=None, workers=None):
+                 dtype=None, out=None, method="auto", workers=None):
     """Gradient of `pyconv.conv3d` with respect to its input.
 
     Parameters
@@ -463,7 +467,7 @@ def conv3d_input(input_size, weight, grad_output, stride=1, padding=0, dilation=
     input_size : tuple of int, (N, C, D, H, W) or (C, D, H, W)
     weight : array_like, (O, C / groups, kd, kh, kw)
     grad_output : array_like, (N, O, od, oh, ow) or (O, od, oh, ow)
-    stride, padding, dilation, groups, padding_mode, dtype, out, workers
+    stride, padding, dilation, groups, padding_mode, dtype, out, method, workers
         As in `conv2d_input`.
 
     Returns
@@ -483,7 +487,7 @@ def conv3d_input(input_size, weight, grad_output, stride=1, padding=0, dilation=
     (2, 8, 8, 8)
     """
     return _input_gradient(3, input_size, weight, grad_output, stride, padding, dilation, groups, padding_mode, dtype,
-                           out, workers)
+                           out, method, workers)
 
 
 def conv3d_weight(input, weight_size, grad_output, stride=1, padding=0, dilation=1, groups=1, *, padding_mode="zeros",
@@ -545,7 +549,7 @@ def conv3d_bias(grad_output):
 
 
 def conv3d_backward(input, weight, grad_output, stride=1, padding=0, dilation=1, groups=1, *, padding_mode="zeros",
-                    padding_value=0.0, workers=None):
+                    padding_value=0.0, method="auto", workers=None):
     """The gradients of `pyconv.conv3d`.
 
     Parameters
@@ -553,7 +557,7 @@ def conv3d_backward(input, weight, grad_output, stride=1, padding=0, dilation=1,
     input : array_like, (N, C, D, H, W) or (C, D, H, W)
     weight : array_like, (O, C / groups, kd, kh, kw)
     grad_output : array_like, (N, O, od, oh, ow) or (O, od, oh, ow)
-    stride, padding, dilation, groups, padding_mode, padding_value, workers
+    stride, padding, dilation, groups, padding_mode, padding_value, method, workers
         As in `conv2d_backward`.
 
     Returns
@@ -574,14 +578,14 @@ def conv3d_backward(input, weight, grad_output, stride=1, padding=0, dilation=1,
     [(1, 3, 9, 9, 9), (4, 3, 2, 2, 2), (4,)]
     """
     return _backward(3, input, weight, grad_output, stride, padding, dilation, groups, padding_mode, padding_value,
-                     workers)
+                     method, workers)
 
 
 # ---- transposed convolutions ----
 
 
 def conv_transpose1d_input(input_size, weight, grad_output, stride=1, padding=0, output_padding=0, groups=1,
-                           dilation=1, *, dtype=None, out=None, workers=None):
+                           dilation=1, *, dtype=None, out=None, method="auto", workers=None):
     """Gradient of `pyconv.conv_transpose1d` with respect to its input: a convolution of grad_output.
 
     Parameters
@@ -589,7 +593,7 @@ def conv_transpose1d_input(input_size, weight, grad_output, stride=1, padding=0,
     input_size : tuple of int, (N, C, W) or (C, W)
     weight : array_like, (C, O / groups, kw)
     grad_output : array_like, (N, O, ow) or (O, ow)
-    stride, padding, output_padding, groups, dilation, dtype, out, workers
+    stride, padding, output_padding, groups, dilation, dtype, out, method, workers
         As in `conv_transpose2d_input`.
 
     Returns
@@ -609,7 +613,7 @@ def conv_transpose1d_input(input_size, weight, grad_output, stride=1, padding=0,
     (1, 3, 4)
     """
     return _transposed_input_gradient(1, input_size, weight, grad_output, stride, padding, output_padding, groups,
-                                      dilation, dtype, out, workers)
+                                      dilation, dtype, out, method, workers)
 
 
 def conv_transpose1d_weight(input, weight_size, grad_output, stride=1, padding=0, output_padding=0, groups=1,
@@ -671,7 +675,7 @@ def conv_transpose1d_bias(grad_output):
 
 
 def conv_transpose1d_backward(input, weight, grad_output, stride=1, padding=0, output_padding=0, groups=1,
-                              dilation=1, *, workers=None):
+                              dilation=1, *, method="auto", workers=None):
     """The gradients of `pyconv.conv_transpose1d`.
 
     Parameters
@@ -679,7 +683,7 @@ def conv_transpose1d_backward(input, weight, grad_output, stride=1, padding=0, o
     input : array_like, (N, C, W) or (C, W)
     weight : array_like, (C, O / groups, kw)
     grad_output : array_like, (N, O, ow) or (O, ow)
-    stride, padding, output_padding, groups, dilation, workers
+    stride, padding, output_padding, groups, dilation, method, workers
         As in `conv_transpose2d_backward`.
 
     Returns
@@ -700,11 +704,11 @@ def conv_transpose1d_backward(input, weight, grad_output, stride=1, padding=0, o
     [(1, 3, 4), (3, 5, 2), (5,)]
     """
     return _transposed_backward(1, input, weight, grad_output, stride, padding, output_padding, groups, dilation,
-                                workers)
+                                method, workers)
 
 
 def conv_transpose2d_input(input_size, weight, grad_output, stride=1, padding=0, output_padding=0, groups=1,
-                           dilation=1, *, dtype=None, out=None, workers=None):
+                           dilation=1, *, dtype=None, out=None, method="auto", workers=None):
     """Gradient of `pyconv.conv_transpose2d` with respect to its input: a convolution of grad_output.
 
     Parameters
@@ -715,7 +719,7 @@ def conv_transpose2d_input(input_size, weight, grad_output, stride=1, padding=0,
         The loss's gradient with respect to the output.
     stride, padding, output_padding, groups, dilation
         As given to `pyconv.conv_transpose2d`.
-    dtype, out, workers
+    dtype, out, method, workers
         As in `conv2d_input`.
 
     Returns
@@ -737,7 +741,7 @@ def conv_transpose2d_input(input_size, weight, grad_output, stride=1, padding=0,
     (1, 3, 4, 4)
     """
     return _transposed_input_gradient(2, input_size, weight, grad_output, stride, padding, output_padding, groups,
-                                      dilation, dtype, out, workers)
+                                      dilation, dtype, out, method, workers)
 
 
 def conv_transpose2d_weight(input, weight_size, grad_output, stride=1, padding=0, output_padding=0, groups=1,
@@ -805,7 +809,7 @@ def conv_transpose2d_bias(grad_output):
 
 
 def conv_transpose2d_backward(input, weight, grad_output, stride=1, padding=0, output_padding=0, groups=1,
-                              dilation=1, *, workers=None):
+                              dilation=1, *, method="auto", workers=None):
     """The gradients of `pyconv.conv_transpose2d`.
 
     Parameters
@@ -816,6 +820,8 @@ def conv_transpose2d_backward(input, weight, grad_output, stride=1, padding=0, o
         The loss's gradient with respect to the output.
     stride, padding, output_padding, groups, dilation
         As given to `pyconv.conv_transpose2d`.
+    method : {"auto", "direct"}
+        As in `pyconv.conv2d`: ``"direct"`` is exact on integer-valued arrays.
     workers : int, optional
         Threads, see `pyconv.set_workers`. Never changes a bit of the result.
 
@@ -838,11 +844,11 @@ def conv_transpose2d_backward(input, weight, grad_output, stride=1, padding=0, o
     [(1, 3, 4, 4), (3, 5, 2, 2), (5,)]
     """
     return _transposed_backward(2, input, weight, grad_output, stride, padding, output_padding, groups, dilation,
-                                workers)
+                                method, workers)
 
 
 def conv_transpose3d_input(input_size, weight, grad_output, stride=1, padding=0, output_padding=0, groups=1,
-                           dilation=1, *, dtype=None, out=None, workers=None):
+                           dilation=1, *, dtype=None, out=None, method="auto", workers=None):
     """Gradient of `pyconv.conv_transpose3d` with respect to its input: a convolution of grad_output.
 
     Parameters
@@ -850,7 +856,7 @@ def conv_transpose3d_input(input_size, weight, grad_output, stride=1, padding=0,
     input_size : tuple of int, (N, C, D, H, W) or (C, D, H, W)
     weight : array_like, (C, O / groups, kd, kh, kw)
     grad_output : array_like, (N, O, od, oh, ow) or (O, od, oh, ow)
-    stride, padding, output_padding, groups, dilation, dtype, out, workers
+    stride, padding, output_padding, groups, dilation, dtype, out, method, workers
         As in `conv_transpose2d_input`.
 
     Returns
@@ -870,7 +876,7 @@ def conv_transpose3d_input(input_size, weight, grad_output, stride=1, padding=0,
     (1, 3, 4, 4, 4)
     """
     return _transposed_input_gradient(3, input_size, weight, grad_output, stride, padding, output_padding, groups,
-                                      dilation, dtype, out, workers)
+                                      dilation, dtype, out, method, workers)
 
 
 def conv_transpose3d_weight(input, weight_size, grad_output, stride=1, padding=0, output_padding=0, groups=1,
@@ -933,7 +939,7 @@ def conv_transpose3d_bias(grad_output):
 
 
 def conv_transpose3d_backward(input, weight, grad_output, stride=1, padding=0, output_padding=0, groups=1,
-                              dilation=1, *, workers=None):
+                              dilation=1, *, method="auto", workers=None):
     """The gradients of `pyconv.conv_transpose3d`.
 
     Parameters
@@ -941,7 +947,7 @@ def conv_transpose3d_backward(input, weight, grad_output, stride=1, padding=0, o
     input : array_like, (N, C, D, H, W) or (C, D, H, W)
     weight : array_like, (C, O / groups, kd, kh, kw)
     grad_output : array_like, (N, O, od, oh, ow) or (O, od, oh, ow)
-    stride, padding, output_padding, groups, dilation, workers
+    stride, padding, output_padding, groups, dilation, method, workers
         As in `conv_transpose2d_backward`.
 
     Returns
@@ -962,7 +968,7 @@ def conv_transpose3d_backward(input, weight, grad_output, stride=1, padding=0, o
     [(1, 3, 4, 4, 4), (3, 5, 2, 2, 2), (5,)]
     """
     return _transposed_backward(3, input, weight, grad_output, stride, padding, output_padding, groups, dilation,
-                                workers)
+                                method, workers)
 
 
 # ---- patches ----
@@ -1046,16 +1052,18 @@ def fold_input(grad_output, kernel_size, dilation=1, padding=0, stride=1, *, pad
 
 
 def _input_gradient(ndim, input_size, weight, grad_output, stride, padding, dilation, groups, padding_mode, dtype, out,
-                    workers, names=("input_size", "weight", "grad_output"), added=0):
+                    method, workers, names=("input_size", "weight", "grad_output"), added=0):
     """`added`: the arguments called `names` came without this many axes for each of batch and channels."""
     size = _check.shape(input_size, names[0])
     w, g = _check.numeric_array(weight, names[1]), _check.numeric_array(grad_output, names[2])
     layer = conv._settle(ndim, size, w.shape, None, g.dtype, w.dtype, None, stride, padding, dilation, groups,
                          padding_mode, dtype, names=names[:2])
-    _check.gradient_shape(g.shape[added:], layer.shape[added:], names[2],
-                          {names[0]: size[added:], names[1]: w.shape[2 * added:]})
-    return conv._adjoint(g, w.conj(), None, _check.output_shape(size), layer, out, resolve_workers(workers),
-                         added)
+    if g.shape[added:] != layer.shape[added:]:
+        _check.gradient_shape(g.shape[added:], layer.shape[added:], names[2],
+                              {names[0]: size[added:], names[1]: w.shape[2 * added:]})
+    if w.dtype.kind == "c":
+        w = w.conj()
+    return conv._adjoint(g, w, None, _check.output_shape(size), layer, out, method, workers, added)
 
 
 def _weight_gradient(ndim, input, weight_size, grad_output, stride, padding, dilation, groups, padding_mode,
@@ -1065,10 +1073,10 @@ def _weight_gradient(ndim, input, weight_size, grad_output, stride, padding, dil
     size = _check.shape(weight_size, names[1])
     layer = conv._settle(ndim, x.shape, size, None, x.dtype, g.dtype, None, stride, padding, dilation, groups,
                          padding_mode, dtype, names=names[:2])
-    _check.gradient_shape(g.shape[added:], layer.shape[added:], names[2],
-                          {names[0]: x.shape[added:], names[1]: size[2 * added:]})
-    value = _check.constant(padding_value, layer.result.kind == "c") if layer.boundary == "constant" else 0
-    return _products(x, g, size, layer, value, out, resolve_workers(workers), added)
+    if g.shape[added:] != layer.shape[added:]:
+        _check.gradient_shape(g.shape[added:], layer.shape[added:], names[2],
+                              {names[0]: x.shape[added:], names[1]: size[2 * added:]})
+    return _products(x, g, size, layer, conv._padding_value(padding_value, layer), out, workers, added)
 
 
 def _bias_gradient(ndim, grad_output):
@@ -1083,24 +1091,26 @@ def _bias_gradient(ndim, grad_output):
 
 
 def _backward(ndim, input, weight, grad_output, stride, padding, dilation, groups, padding_mode, padding_value,
-              workers):
+              method, workers):
     x, w = _check.numeric_array(input, "input"), _check.numeric_array(weight, "weight")
     names = "input", "weight", "grad_output"
     return (_input_gradient(ndim, x.shape, w, grad_output, stride, padding, dilation, groups, padding_mode, None, None,
-                            workers, names),
+                            method, workers, names),
             _weight_gradient(ndim, x, w.shape, grad_output, stride, padding, dilation, groups, padding_mode,
                              padding_value, None, None, workers, names),
             _bias_gradient(ndim, grad_output))
 
 
 def _transposed_input_gradient(ndim, input_size, weight, grad_output, stride, padding, output_padding, groups, dilation,
-                               dtype, out, workers, names=("input_size", "weight", "grad_output")):
+                               dtype, out, method, workers, names=("input_size", "weight", "grad_output")):
     size = _check.shape(input_size, names[0])
     w, g = _check.numeric_array(weight, names[1]), _check.numeric_array(grad_output, names[2])
     layer = conv._settle_transposed(ndim, size, w.shape, None, g.dtype, w.dtype, None, stride, padding, output_padding,
                                     groups, dilation, None, dtype, names[:2])
     _check.gradient_shape(g.shape, layer.shape, names[2], {names[0]: size, names[1]: w.shape})
-    return conv._correlation(g, w.conj(), _check.output_shape(size), layer, out, resolve_workers(workers))
+    if w.dtype.kind == "c":
+        w = w.conj()
+    return conv._correlation(g, w, _check.output_shape(size), layer, out, method, workers)
 
 
 def _transposed_weight_gradient(ndim, input, weight_size, grad_output, stride, padding, output_padding, groups,
@@ -1110,14 +1120,15 @@ def _transposed_weight_gradient(ndim, input, weight_size, grad_output, stride, p
     layer = conv._settle_transposed(ndim, x.shape, size, None, x.dtype, g.dtype, None, stride, padding, output_padding,
                                     groups, dilation, None, dtype, names[:2])
     _check.gradient_shape(g.shape, layer.shape, names[2], {names[0]: x.shape, names[1]: size})
-    return _products(g, x, size, layer, 0, out, resolve_workers(workers), conjugate=True)
+    return _products(g, x, size, layer, 0, out, workers, conjugate=True)
 
 
-def _transposed_backward(ndim, input, weight, grad_output, stride, padding, output_padding, groups, dilation, workers):
+def _transposed_backward(ndim, input, weight, grad_output, stride, padding, output_padding, groups, dilation, method,
+                         workers):
     x, w = _check.numeric_array(input, "input"), _check.numeric_array(weight, "weight")
     names = "input", "weight", "grad_output"
     return (_transposed_input_gradient(ndim, x.shape, w, grad_output, stride, padding, output_padding, groups, dilation,
-                                       None, None, workers, names),
+                                       None, None, method, workers, names),
             _transposed_weight_gradient(ndim, x, w.shape, grad_output, stride, padding, output_padding, groups,
                                         dilation, None, None, workers, names),
             _bias_gradient(ndim, grad_output))
@@ -1125,26 +1136,30 @@ def _transposed_backward(ndim, input, weight, grad_output, stride, padding, outp
 
 def _products(x, g, shape, layer, value, out, workers, added=0, conjugate=False):
     """The sums of conj(x) * g that are the weight gradient of a layer's convolution of x; or their conjugates."""
+    workers = 1 if workers is None and layer.brief else resolve_workers(workers)
     if out is not None:
         _check.output_array(out, shape[2 * added:], layer.result)
     target = out[None, None] if added and out is not None else out
-    before = tuple([side[0] for side in layer.sides])
-    boundary = (engine.BOUNDARIES[layer.boundary],) * len(before)
 
     def compute(computed, out):
-        """The sums in the dtype `computed`, stored into `out`."""
+        """The sums in the dtype `computed`, stored into `out`, or as a new array."""
         dw = np.empty(shape, computed)
-        engine.weight_gradient(x, g, dw, layer.nbatch, layer.groups, layer.stride, layer.dilation, before, boundary,
-                               value, workers)
+        engine.weight_gradient(x, g, dw, layer.nbatch, layer.groups, layer.stride, layer.dilation, layer.before,
+                               layer.boundary, value, workers)
+        if conjugate and computed.kind == "c":
+            np.conjugate(dw, out=dw)
+        if out is None and computed == layer.result:
+            return dw
+        out = np.empty(shape, layer.result) if out is None else out
         with np.errstate(over="ignore"):
-            out[...] = dw.conj() if conjugate else dw
+            out[...] = dw
         return out
 
     if layer.computed == _INT64:
         largest = conv._largest_sum(x, np.moveaxis(g, layer.nbatch, 0), None, _check.integer_constant(value))
         dw = conv._exact_integers(*largest, shape, layer.result, target, compute)
     else:
-        dw = compute(layer.computed, np.empty(shape, layer.result) if target is None else target)
+        dw = compute(layer.computed, target)
     if out is not None:
         return out
     return dw[0, 0] if added else dw

@@ -24,6 +24,12 @@ images are summed in float32 unless ``precision="float64"``, float16 images are 
 too small to count, integers beyond 2**53 are exact, a result outside the output's integers always wraps, and
 input and output may overlap.
 
+`correlate` and `convolve` have a `method` too. Under ``"auto"``, weights of at least 5 along every axis that they reach
+across, and that are an outer product of vectors (a Gaussian, a box), are applied as these vectors, one axis after the
+other, which takes n1 + n2 multiplications a pixel for n1 * n2. Integer images with integer weights stay exact, and NaN
+and infinities reach the same pixels. Sums of fractions have other last bits than the direct ones, and are no less
+accurate. Sums that are truncated to integers keep SciPy's order, so they are always direct.
+
 Memory: a few MB beyond input and output whatever the size of the image, so both may be a `numpy.memmap`. Filters of
 several passes need at least one slice of the image, across the axis of the first pass. A further image is needed only
 where input and output overlap, and for a Laplacian that truncates fractions or has more than three axes. Names of
@@ -42,6 +48,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from pyconv import _check, engine
 from pyconv._workers import resolve_workers
+from pyconv.separable import separable_factors
 
 __all__ = [
     "convolve",
@@ -50,14 +57,25 @@ __all__ = [
     "correlate1d",
     "gaussian_filter",
     "gaussian_filter1d",
+    "gaussian_gradient_magnitude",
+    "gaussian_laplace",
+    "generic_gradient_magnitude",
     "generic_laplace",
     "laplace",
     "prewitt",
     "sobel",
+    "uniform_filter",
+    "uniform_filter1d",
 ]
 
 # A last axis that no weights reach across fills a vector's lanes from this length on.
 _LONG_ENOUGH = 16
+
+METHODS = ("auto", "direct", "separable")
+
+# Kernels of at least so many weights along each axis are taken apart by method "auto": smaller ones are no faster so,
+# and have not the roundings to spare (docs/design.md).
+_SEPARABLE_FROM = 5
 
 # Filters of several passes work through the image in slabs of about this many bytes, which stay in the cache.
 _SLAB_BYTES = 2**21
@@ -117,6 +135,12 @@ _ARGUMENTS = {
     workers : int, optional
         Number of threads. Default: all processors this process may use.
 """,
+    "method": """\
+    method : {"auto", "direct", "separable"}, optional
+        ``"separable"`` filters along one axis after the other with the vectors whose outer product `weights`
+        is, and is refused where it is none. ``"auto"`` does so from 5 weights an axis on, where that is faster;
+        ``"direct"`` never.
+""",
     "result": """\
     ndarray
         An array of the shape of `input`; `output` itself where that is an array.
@@ -142,6 +166,7 @@ def correlate(
     axes: int | Sequence[int] | None = None,
     channel_axis: int | None = None,
     precision: str | None = None,
+    method: str = "auto",
     workers: int | None = None,
 ) -> NDArray:
     """Correlate an image with a kernel of any number of axes.
@@ -163,6 +188,7 @@ def correlate(
     axes : int or sequence of int, optional
         The axes to filter, if not all. As in SciPy, the kernel's axes belong to these in ascending order,
         while a sequence of origins follows the order given.
+    {method}
     {extra}
 
     Returns
@@ -192,7 +218,7 @@ def correlate(
     (4, 5, 3)
     """
     return _correlate(
-        input, weights, output, mode, cval, origin, axes, channel_axis, precision, workers, convolution=False
+        input, weights, output, mode, cval, origin, axes, channel_axis, precision, method, workers, convolution=False
     )
 
 
@@ -208,6 +234,7 @@ def convolve(
     axes: int | Sequence[int] | None = None,
     channel_axis: int | None = None,
     precision: str | None = None,
+    method: str = "auto",
     workers: int | None = None,
 ) -> NDArray:
     """Convolve an image with a kernel of any number of axes.
@@ -228,6 +255,7 @@ def convolve(
     axes : int or sequence of int, optional
         The axes to filter, if not all. As in SciPy, the kernel's axes belong to these in ascending order,
         while a sequence of origins follows the order given.
+    {method}
     {extra}
 
     Returns
@@ -257,7 +285,7 @@ def convolve(
            [7, 8, 9, 0]])
     """
     return _correlate(
-        input, weights, output, mode, cval, origin, axes, channel_axis, precision, workers, convolution=True
+        input, weights, output, mode, cval, origin, axes, channel_axis, precision, method, workers, convolution=True
     )
 
 
@@ -416,7 +444,7 @@ def sobel(
     >>> ndimage.sobel(image, output=float)[1]
     array([  0., -36., -36.,   0.])
     """
-    return _slope(input, axis, [1, 2, 1], output, mode, cval, channel_axis, precision, workers)
+    return _slope(input, axis, 2, output, mode, cval, channel_axis, precision, workers)
 
 
 @_document
@@ -467,7 +495,7 @@ def prewitt(
     >>> ndimage.prewitt(image)[1]
     array([  0, -27, -27,   0])
     """
-    return _slope(input, axis, [1, 1, 1], output, mode, cval, channel_axis, precision, workers)
+    return _slope(input, axis, 1, output, mode, cval, channel_axis, precision, workers)
 
 
 @_document
@@ -527,7 +555,7 @@ def laplace(
     workers = resolve_workers(workers)
     output = _check.filter_output(output, image, complex_result=image.dtype.kind == "c")
     passes = [_line(image.ndim, *line, [1, -2, 1]) for line in zip(filtered, boundaries, strict=True)]
-    if _mergeable(passes, image, boundaries, cval, output):
+    if _mergeable(_Form(*_form(image, output, widen)), passes, boundaries, cval):
         cross = np.zeros([3 if axis in filtered else 1 for axis in range(image.ndim)], np.int64)
         for line in passes:
             middle = [
@@ -676,25 +704,16 @@ def gaussian_filter(
     array([0.01, 0.11, 0.25, 0.11, 0.01])
     """
     image = _check.image(input)
-    image_axes = _check.image_axes(image.ndim, channel_axis)
-    filtered = [image_axes[axis] for axis in _check.filter_axes(axes, len(image_axes))]
-    sigmas = _check.one_an_axis(sigma, "sigma", len(filtered))
-    orders = _check.one_an_axis(order, "order", len(filtered))
-    radii = _check.one_an_axis(radius, "radius", len(filtered))
-    boundaries = _check.image_boundaries(mode, len(filtered))
     cval = _check.image_cval(cval, image.dtype)
     widen = _check.filter_precision(precision)
     workers = resolve_workers(workers)
-    passes = [
-        _line(image.ndim, axis, boundary, _gaussian_weights(sigma, order, truncate, radius))
-        for axis, boundary, sigma, order, radius in zip(filtered, boundaries, sigmas, orders, radii, strict=True)
-        if sigma > 1e-15
-    ]
     output = _check.filter_output(output, image, complex_result=image.dtype.kind == "c")
-    if not passes:
+    settings = sigma, order, mode, cval, truncate, radius, axes, channel_axis
+    steps = _steps(_gaussian_steps, image, output, widen, *settings)
+    if not steps:
         output[...] = image
         return output
-    return _filter(image, passes, cval, output, widen, workers)
+    return _filter(image, steps, cval, output, widen, workers)
 
 
 @_document
@@ -762,6 +781,347 @@ def gaussian_filter1d(
     )
 
 
+@_document
+def uniform_filter(
+    input: ArrayLike,
+    size: int | Sequence[int] = 3,
+    output: NDArray | DTypeLike | None = None,
+    mode: str | Sequence[str] = "reflect",
+    cval: complex = 0.0,
+    origin: int | Sequence[int] = 0,
+    *,
+    axes: int | Sequence[int] | None = None,
+    channel_axis: int | None = None,
+    precision: str | None = None,
+    workers: int | None = None,
+) -> NDArray:
+    """Mean over a box around each pixel.
+
+    One pass an axis, in the order of `axes`. What is between two passes has the dtype of the result, so for
+    an image of integers each pass truncates; ``output=float`` avoids that. Each mean is a sum of its own, so
+    a NaN spreads no further than the box reaches, where SciPy's running sums carry it to the end of the row,
+    and integer means are truncated from exact sums, also beyond a constant border that is no integer.
+
+    Parameters
+    ----------
+    {input}
+    size : int or sequence of int, optional
+        The box's size in pixels, for all axes or one an axis. 0 or 1 leaves an axis as it is.
+    {output}
+    {modes}
+    {cval}
+    origin : int or sequence of int, optional
+        How far the box is moved towards the start of each axis.
+    axes : int or sequence of int, optional
+        The axes to filter, if not all; sequences among the other arguments have one value for each of them.
+    {extra}
+
+    Returns
+    -------
+    {result}
+
+    Raises
+    ------
+    {errors}
+
+    See Also
+    --------
+    uniform_filter1d : along a single axis.
+    pyconv.kernels.box : the kernel.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pyconv import ndimage
+    >>> image = np.zeros((3, 4))
+    >>> image[1, 1] = 9
+    >>> ndimage.uniform_filter(image, 3)
+    array([[1., 1., 1., 0.],
+           [1., 1., 1., 0.],
+           [1., 1., 1., 0.]])
+    """
+    image = _check.image(input)
+    cval = _check.image_cval(cval, image.dtype)
+    widen = _check.filter_precision(precision)
+    workers = resolve_workers(workers)
+    output = _check.filter_output(output, image, complex_result=image.dtype.kind == "c")
+    steps = _steps(_uniform_steps, image, output, widen, size, mode, cval, origin, axes, channel_axis)
+    if not steps:
+        output[...] = image
+        return output
+    return _filter(image, steps, cval, output, widen, workers)
+
+
+@_document
+def uniform_filter1d(
+    input: ArrayLike,
+    size: int,
+    axis: int = -1,
+    output: NDArray | DTypeLike | None = None,
+    mode: str = "reflect",
+    cval: complex = 0.0,
+    origin: int = 0,
+    *,
+    channel_axis: int | None = None,
+    precision: str | None = None,
+    workers: int | None = None,
+) -> NDArray:
+    """Mean over `size` pixels along one axis.
+
+    Parameters
+    ----------
+    {input}
+    size : int
+        How many pixels the mean is taken of, at least 1.
+    axis : int, optional
+        The axis to filter along.
+    {output}
+    {mode}
+    {cval}
+    origin : int, optional
+        How far these pixels are moved towards the start of the axis.
+    {extra}
+
+    Returns
+    -------
+    {result}
+
+    Raises
+    ------
+    {errors}
+
+    Examples
+    --------
+    >>> from pyconv import ndimage
+    >>> ndimage.uniform_filter1d([0, 0, 9, 0, 0, 3], 3)
+    array([0, 3, 3, 3, 1, 2])
+    """
+    image = _check.image(input)
+    axis = _check.filter_axis(axis, _check.image_axes(image.ndim, channel_axis))
+    size = _check.filter_size(size, minimum=1)
+    origin = _check.filter_origin(origin, size)
+    boundary = _check.image_boundary(mode)
+    cval = _check.image_cval(cval, image.dtype)
+    widen = _check.filter_precision(precision)
+    workers = resolve_workers(workers)
+    output = _check.filter_output(output, image, complex_result=image.dtype.kind == "c")
+    sweep = _mean(image.ndim, axis, boundary, size, origin, output.dtype.char)
+    return _filter(image, [sweep], cval, output, widen, workers)
+
+
+def generic_gradient_magnitude(
+    input: ArrayLike,
+    derivative: Callable[..., NDArray],
+    output: NDArray | DTypeLike | None = None,
+    mode: str | Sequence[str] = "reflect",
+    cval: complex = 0.0,
+    extra_arguments: tuple = (),
+    extra_keywords: dict | None = None,
+    *,
+    axes: int | Sequence[int] | None = None,
+) -> NDArray:
+    """Length of the gradient, whose components are taken by a function of yours.
+
+    Parameters
+    ----------
+    input : array_like
+        The image.
+    derivative : callable
+        Called as ``derivative(input, axis, output, mode, cval, *extra_arguments, **extra_keywords)``.
+        `output` is the array to fill for the first axis, and a dtype for all further ones, where an array is
+        to be returned.
+    output : ndarray, dtype or str, optional
+        The array to fill, or the dtype of the one to return. Default: the dtype of `input`.
+    mode : str or sequence of str, optional
+        Handed to `derivative`; a sequence has one name an axis.
+    cval : scalar, optional
+        Handed to `derivative`.
+    extra_arguments : tuple, optional
+        Further arguments of `derivative`.
+    extra_keywords : dict, optional
+        Further keyword arguments of `derivative`.
+    axes : int or sequence of int, optional
+        The axes to take derivatives along, if not all.
+
+    Returns
+    -------
+    ndarray
+        An array of the shape of `input`; `output` itself where that is an array.
+
+    Raises
+    ------
+    ValueError
+        If an argument does not fit the image. Where SciPy raises a RuntimeError, it is both.
+    TypeError
+        If an argument is of the wrong kind, or `input` is a lazy array.
+
+    See Also
+    --------
+    gaussian_gradient_magnitude : the same with derivatives of a Gaussian.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pyconv import ndimage
+    >>> ramp = 3.0 * np.arange(5) + 4.0 * np.arange(4)[:, np.newaxis]
+    >>> ndimage.generic_gradient_magnitude(ramp, ndimage.sobel)[1:-1, 1:-1]
+    array([[40., 40., 40.],
+           [40., 40., 40.]])
+    """
+    image = _check.image(input)
+    axes = _check.filter_axes(axes, image.ndim)
+    modes = _check.one_an_axis(mode, "mode", len(axes))
+    output = _check.filter_output(output, image, complex_result=image.dtype.kind == "c")
+    extra_keywords = extra_keywords or {}
+    if np.may_share_memory(image, output):
+        image = image.copy()
+    if not axes:
+        output[...] = image
+        return output
+    for i, (axis, axis_mode) in enumerate(zip(axes, modes, strict=True)):
+        target = output if i == 0 else output.dtype
+        slope = derivative(image, axis, target, axis_mode, cval, *extra_arguments, **extra_keywords)
+        if i == 0:
+            np.multiply(output, output, out=output)
+        else:
+            np.multiply(slope, slope, out=slope)
+            output += slope
+    np.sqrt(output, out=output, casting="unsafe")
+    return output
+
+
+def gaussian_laplace(
+    input: ArrayLike,
+    sigma: float | Sequence[float],
+    output: NDArray | DTypeLike | None = None,
+    mode: str | Sequence[str] = "reflect",
+    cval: complex = 0.0,
+    *,
+    axes: int | Sequence[int] | None = None,
+    **kwargs,
+) -> NDArray:
+    """Laplacian of the image blurred with a Gaussian: the sum of the Gaussian's second derivatives.
+
+    Parameters
+    ----------
+    input : array_like
+        The image: numbers of any dtype up to 64 bits a component, any number of axes.
+    sigma : float or sequence of float
+        Standard deviation in pixels, for all of `axes` or one for each of them; for the image's axes in ascending
+        order, as in SciPy, where `axes` names them all.
+    output : ndarray, dtype or str, optional
+        The array to fill, or the dtype of the one to return. Default: the dtype of `input`.
+    mode : str or sequence of str, optional
+        What lies beyond the borders, as in `gaussian_filter`. As in SciPy, of a sequence each derivative uses
+        the one name, along all axes, that belongs to its own axis.
+    cval : scalar, optional
+        The constant of mode ``constant``.
+    axes : int or sequence of int, optional
+        The axes to take derivatives along, if not all; others are not blurred.
+    **kwargs
+        Further arguments of `gaussian_filter`: ``truncate``, ``radius``, ``precision``, ``workers``.
+
+    Returns
+    -------
+    ndarray
+        An array of the shape of `input`; `output` itself where that is an array.
+
+    Raises
+    ------
+    ValueError
+        If an argument does not fit the image. Where SciPy raises a RuntimeError, it is both.
+    TypeError
+        If an argument is of the wrong kind, or `input` is a lazy array.
+
+    See Also
+    --------
+    laplace : without the blur.
+    pyconv.kernels.laplacian_of_gaussian : the kernel.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pyconv import ndimage
+    >>> image = np.zeros((5, 5))
+    >>> image[2, 2] = 1
+    >>> np.round(ndimage.gaussian_laplace(image, 1)[2], 2)
+    array([ 0.06, -0.1 , -0.32, -0.1 ,  0.06])
+    """
+    image = _check.image(input)
+    axes = _check.filter_axes(axes, image.ndim)
+    sigmas = _check.one_an_axis(sigma, "sigma", len(axes))
+    # An axis that is left out is not blurred. (Where none is, SciPy takes sigmas in the order of the image's axes.)
+    axes_of_sigmas = range(image.ndim) if len(axes) == image.ndim else axes
+    blur = [0] * image.ndim
+    for axis, axis_sigma in zip(axes_of_sigmas, sigmas, strict=True):
+        blur[axis] = axis_sigma
+    derivative = functools.partial(_gaussian_derivative, sigma=blur, order=2, **kwargs)
+    return generic_laplace(image, derivative, output, mode, cval, axes=axes)
+
+
+def gaussian_gradient_magnitude(
+    input: ArrayLike,
+    sigma: float | Sequence[float],
+    output: NDArray | DTypeLike | None = None,
+    mode: str | Sequence[str] = "reflect",
+    cval: complex = 0.0,
+    *,
+    axes: int | Sequence[int] | None = None,
+    **kwargs,
+) -> NDArray:
+    """Length of the gradient of the image blurred with a Gaussian.
+
+    Parameters
+    ----------
+    input : array_like
+        The image: numbers of any dtype up to 64 bits a component, any number of axes.
+    sigma : float or sequence of float
+        Standard deviation in pixels, for all axes of the image or one for each of them, whatever `axes` says.
+    output : ndarray, dtype or str, optional
+        The array to fill, or the dtype of the one to return. Default: the dtype of `input`.
+    mode : str or sequence of str, optional
+        What lies beyond the borders, as in `gaussian_filter`. As in SciPy, of a sequence each derivative uses
+        the one name, along all axes, that belongs to its own axis.
+    cval : scalar, optional
+        The constant of mode ``constant``.
+    axes : int or sequence of int, optional
+        The axes to take derivatives along, if not all; all are blurred.
+    **kwargs
+        Further arguments of `gaussian_filter`: ``truncate``, ``radius``, ``precision``, ``workers``.
+
+    Returns
+    -------
+    ndarray
+        An array of the shape of `input`; `output` itself where that is an array.
+
+    Raises
+    ------
+    ValueError
+        If an argument does not fit the image. Where SciPy raises a RuntimeError, it is both.
+    TypeError
+        If an argument is of the wrong kind, or `input` is a lazy array.
+
+    See Also
+    --------
+    generic_gradient_magnitude : the same with derivatives of your own.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pyconv import ndimage
+    >>> ramp = 3.0 * np.arange(30) + 4.0 * np.arange(30)[:, np.newaxis]
+    >>> np.round(ndimage.gaussian_gradient_magnitude(ramp, 1)[15, 15], 2)
+    np.float64(5.0)
+    """
+    derivative = functools.partial(_gaussian_derivative, sigma=sigma, order=1, **kwargs)
+    return generic_gradient_magnitude(input, derivative, output, mode, cval, axes=axes)
+
+
+def _gaussian_derivative(input, axis, output, mode, cval, *, sigma, order, **kwargs):
+    orders = [order * (a == axis) for a in range(input.ndim)]
+    return gaussian_filter(input, sigma, orders, output, mode, cval, **kwargs)
+
+
 def __getattr__(name: str):
     """Whatever else scipy.ndimage has, from SciPy."""
     if not name.startswith("_"):
@@ -787,9 +1147,78 @@ class _Pass(NamedTuple):
     boundary: tuple[str, ...]  # an axis
     one_dimensional: bool  # summed by the rules of SciPy's correlate1d, not by those of its correlate
     axis: int | None = None  # the filtered one of a pass along one axis
+    divisor: int = 0  # of its sums; 0: none
 
 
-def _correlate(input, weights, output, mode, cval, origin, axes, channel_axis, precision, workers, *, convolution):
+class _Form(NamedTuple):
+    """What the steps of a filter depend on besides its settings."""
+
+    ndim: int
+    few_channels: bool  # whether the last axis is too short to fill vectors
+    source: str  # NumPy's letters of the image's and of the output's dtype
+    output: str
+    widen: bool
+
+
+def _form(image: NDArray, output: NDArray, widen: bool) -> tuple:
+    """The members of a _Form."""
+    ndim = image.ndim
+    return ndim, ndim > 0 and image.shape[-1] < _LONG_ENOUGH, image.dtype.char, output.dtype.char, widen
+
+
+def _steps(build, image, output, widen, *settings):
+    """The steps that `build` makes of settings, once for each of them; sequences and rarer types are not remembered."""
+    remember = _PLAIN.issuperset(map(type, settings))
+    return (_remembered if remember else _build)(build, _form(image, output, widen), *settings)
+
+
+def _build(build, form, *settings):
+    return build(_Form(*form), *settings)
+
+
+# True or 1.0, which may be refused, must not pass for a 1 that was checked before.
+_PLAIN = frozenset((int, float, str, type(None)))
+_remembered = functools.lru_cache(maxsize=512, typed=True)(_build)
+
+
+class _Pair(NamedTuple):
+    """Two passes along different axes, the first of which comes first, that the engine does in one trip."""
+
+    axis: int  # of the first pass
+    axes: tuple[int, ...] | None  # the order of the array's axes in which these are the last two; None: as they are
+    weights: tuple[NDArray, NDArray]  # in the dtype computed in
+    before: tuple[int, int]
+    boundary: tuple[int, int]  # the engine's codes
+    divisors: tuple[int, int]  # of the sums; 0: none
+    fused: bool
+    pairs: tuple[int, int]
+    rounded: bool  # whether what is between them goes through the output's dtype
+    down_sum: float  # of the first pass's weights
+    whole: _Pass | None  # of the factors of a kernel: that kernel, of which a weight of zero is no tap
+
+
+def _join(first: _Pass, second: _Pass, dtype, ordered=False, rounded=False, whole=None) -> _Pair:
+    """Two passes as one step; `ordered`: summed in SciPy's order."""
+    ndim, both = len(first.before), (first, second)
+    axes = (*(axis for axis in range(ndim) if axis not in (first.axis, second.axis)), first.axis, second.axis)
+    return _Pair(
+        first.axis,
+        None if axes == tuple(range(ndim)) else axes,
+        tuple(np.array(sweep.weights.ravel(), dtype) for sweep in both),
+        tuple(sweep.before[sweep.axis] for sweep in both),
+        tuple(engine.BOUNDARIES[sweep.boundary[sweep.axis]] for sweep in both),
+        tuple(sweep.divisor for sweep in both),
+        not ordered,
+        tuple(_parity(sweep.weights) for sweep in both) if ordered else (0, 0),
+        rounded,
+        float(first.weights.sum()),
+        whole,
+    )
+
+
+def _correlate(
+    input, weights, output, mode, cval, origin, axes, channel_axis, precision, method, workers, *, convolution
+):
     image = _check.image(input)
     weights = _check.filter_weights(weights)
     plain = axes is None and type(mode) is str and type(origin) is int and type(channel_axis) in (int, type(None))
@@ -797,6 +1226,7 @@ def _correlate(input, weights, output, mode, cval, origin, axes, channel_axis, p
     shape, before, boundary = place(image.ndim, weights.shape, mode, origin, axes, channel_axis, convolution)
     cval = _check.image_cval(cval, image.dtype, weights.dtype)
     widen = _check.filter_precision(precision)
+    _check.one_of(method, "method", METHODS)
     workers = resolve_workers(workers)
     if convolution:
         weights = np.flip(weights)
@@ -804,7 +1234,57 @@ def _correlate(input, weights, output, mode, cval, origin, axes, channel_axis, p
         weights = weights.conj()
     output = _check.filter_output(output, image, "c" in image.dtype.kind + weights.dtype.kind, promote=True)
     sweep = _Pass(weights.reshape(shape), before, boundary, one_dimensional=False)
-    return _filter(image, [sweep], cval, output, widen, workers)
+    if method == "separable" or method == "auto" and weights.size >= _SEPARABLE_FROM**2 and weights.dtype.kind != "c":
+        form = _form(image, output, widen)
+        kernel = weights.dtype.char, weights.tobytes(), shape, before, boundary
+        steps = _factorised(form, method, cval, *kernel)
+        if steps is None and method == "separable":
+            raise _check.not_separable(weights, image, output)
+    else:
+        steps = None
+    return _filter(image, steps or [sweep], cval, output, widen, workers)
+
+
+# It is asked for in every call with such a kernel; what is remembered is a copy of the weights, not the caller's array.
+@functools.lru_cache(maxsize=64, typed=True)
+def _factorised(form: tuple, method: str, cval, code, weights: bytes, shape, before, boundary):
+    """The steps that filter with the factors of a kernel; None: it has none, or they are not worth it."""
+    form = _Form(*form)
+    sweep = _Pass(np.frombuffer(weights, code).reshape(shape), before, boundary, one_dimensional=False)
+    axes = [axis for axis, k in enumerate(shape) if k > 1]
+    if method == "auto" and not (len(axes) > 1 and min(shape[axis] for axis in axes) >= _SEPARABLE_FROM):
+        return None
+    axes += [axis for axis in range(form.ndim - 1, -1, -1) if axis not in axes][: max(0, 2 - len(axes))]
+    axes.sort()
+    output = np.dtype(form.output)
+    dtype, ordered = _arithmetic(np.dtype(form.source), sweep, cval, output, form.widen)
+    # Passes before the last two leave their sums in the output, and see the constant itself beyond the borders.
+    if len(axes) > 2 and output.kind in "fc" and not (cval != 0 and "constant" in boundary):
+        dtype = np.promote_types(dtype, np.finfo(output).dtype)
+        roomy = np.finfo(output).dtype == dtype
+    else:
+        roomy = len(axes) == 2
+    if ordered or dtype.kind != "f" or not roomy:
+        return None
+    factors = separable_factors(sweep.weights.reshape([shape[axis] for axis in axes]), dtype)
+    if factors is None:
+        return None
+    lines = [
+        _Pass(
+            factor.reshape(_only(axis, shape, 1)),
+            _only(axis, before, 0),
+            _only(axis, boundary, "edge"),
+            one_dimensional=False,
+            axis=axis,
+        )
+        for axis, factor in zip(axes, factors, strict=True)
+    ]
+    return (*lines[:-2], _join(*lines[-2:], dtype, whole=sweep))
+
+
+def _only(axis, values, other):
+    """The tuple `values` in one place, `other` elsewhere."""
+    return tuple(value if a == axis else other for a, value in enumerate(values))
 
 
 def _place_kernel(ndim, kernel, mode, origin, axes, channel_axis, convolution):
@@ -853,25 +1333,33 @@ def _correlate1d(input, weights, axis, output, mode, cval, origin, channel_axis,
 
 def _slope(input, axis, across, output, mode, cval, channel_axis, precision, workers):
     image = _check.image(input)
-    image_axes = _check.image_axes(image.ndim, channel_axis)
-    axis = _check.filter_axis(axis, image_axes)
-    boundaries = _check.image_boundaries(mode, len(image_axes))
     cval = _check.image_cval(cval, image.dtype)
     widen = _check.filter_precision(precision)
     workers = resolve_workers(workers)
     output = _check.filter_output(output, image, complex_result=image.dtype.kind == "c")
+    steps = _steps(_slope_steps, image, output, widen, axis, across, mode, cval, channel_axis)
+    return _filter(image, steps, cval, output, widen, workers)
+
+
+def _slope_steps(form: _Form, axis, middle: int, mode, cval, channel_axis):
+    """middle: the weight between two of 1 along the axes across."""
+    image_axes = _check.image_axes(form.ndim, channel_axis)
+    axis = _check.filter_axis(axis, image_axes)
+    boundaries = _check.image_boundaries(mode, len(image_axes))
     lines = dict(zip(image_axes, boundaries, strict=True))
-    passes = [_line(image.ndim, axis, lines.pop(axis), [-1, 0, 1])]
-    passes += [_line(image.ndim, other, boundary, across) for other, boundary in lines.items()]
-    # Beyond a constant border the second pass sees the constant itself, not its differences: no single kernel
-    # does that.
-    if _mergeable(passes, image, boundaries, cval, output) and (cval == 0 or "constant" not in boundaries):
-        kernel = np.ones((1,) * image.ndim, np.int64)
-        for line in passes:
-            kernel = kernel * line.weights
-        # The zeros in [-1, 0, 1] stay taps, as they are in SciPy's passes.
-        passes = [_merge(passes, kernel, one_dimensional=True)]
-    return _filter(image, passes, cval, output, widen, workers)
+    passes = [_line(form.ndim, axis, lines.pop(axis), [-1, 0, 1])]
+    passes += [_line(form.ndim, other, boundary, [1, middle, 1]) for other, boundary in lines.items()]
+    # Beyond a constant border the second pass sees the constant itself, not its differences: then the order counts,
+    # and no single kernel does what two passes do.
+    if _mergeable(form, passes, boundaries, cval) and (cval == 0 or "constant" not in boundaries):
+        passes.sort(key=lambda line: line.axis)
+        if len(passes) != 2 or _pair(form, *passes, cval) is None:
+            kernel = np.ones((1,) * form.ndim, np.int64)
+            for line in passes:
+                kernel = kernel * line.weights
+            # The zeros in [-1, 0, 1] stay taps, as they are in SciPy's passes.
+            passes = [_merge(passes, kernel, one_dimensional=True)]
+    return _in_pairs(form, passes, cval)
 
 
 def _line(ndim: int, axis: int, boundary: str, weights, origin: int = 0) -> _Pass:
@@ -890,6 +1378,13 @@ def _line(ndim: int, axis: int, boundary: str, weights, origin: int = 0) -> _Pas
     )
 
 
+def _mean(ndim: int, axis: int, boundary: str, size: int, origin: int, output: str) -> _Pass:
+    """The mean of `size` neighbours. Where quotients are truncated, sums are exact and divided, as SciPy does it."""
+    if np.dtype(output).kind in "fc":
+        return _line(ndim, axis, boundary, np.full(size, 1 / size), origin)
+    return _line(ndim, axis, boundary, np.ones(size, np.int64), origin)._replace(divisor=size)
+
+
 def _merge(passes: list[_Pass], weights: NDArray, one_dimensional: bool) -> _Pass:
     """The single pass that several ones along different axes amount to, given its weights."""
     boundary = list(passes[0].boundary)
@@ -899,7 +1394,7 @@ def _merge(passes: list[_Pass], weights: NDArray, one_dimensional: bool) -> _Pas
     return _Pass(weights, tuple(before.tolist()), tuple(boundary), one_dimensional)
 
 
-def _mergeable(passes: list[_Pass], image: NDArray, boundaries: list[str], cval, output: NDArray) -> bool:
+def _mergeable(form: _Form, passes: list[_Pass], boundaries: list[str], cval) -> bool:
     """Whether passes of integer weights may and should be one.
 
     They may where no pass truncates a fraction, as wrapping once is as good as wrapping after each. They should as long
@@ -907,14 +1402,44 @@ def _mergeable(passes: list[_Pass], image: NDArray, boundaries: list[str], cval,
     """
     if not 0 < len(passes) <= 3:
         return False
-    if output.dtype.kind in "fc":
+    output = np.dtype(form.output).kind
+    if output in "fc":
         return True
-    return image.dtype.kind in "biu" and output.dtype.kind in "iu" and _all_integers(boundaries, cval)
+    return np.dtype(form.source).kind in "biu" and output in "iu" and _all_integers(boundaries, cval)
 
 
 def _all_integers(boundaries, cval) -> bool:
     """Whether what lies beyond the borders of an image of integers is an exact integer too."""
     return "constant" not in boundaries or (abs(cval) <= 2**53 and cval == int(cval))
+
+
+def _gaussian_steps(form: _Form, sigma, order, mode, cval, truncate, radius, axes, channel_axis):
+    image_axes = _check.image_axes(form.ndim, channel_axis)
+    filtered = [image_axes[axis] for axis in _check.filter_axes(axes, len(image_axes))]
+    sigmas = _check.one_an_axis(sigma, "sigma", len(filtered))
+    orders = _check.one_an_axis(order, "order", len(filtered))
+    radii = _check.one_an_axis(radius, "radius", len(filtered))
+    boundaries = _check.image_boundaries(mode, len(filtered))
+    passes = [
+        _line(form.ndim, axis, boundary, _gaussian_weights(sigma, order, truncate, radius))
+        for axis, boundary, sigma, order, radius in zip(filtered, boundaries, sigmas, orders, radii, strict=True)
+        if sigma > 1e-15
+    ]
+    return _in_pairs(form, passes, cval)
+
+
+def _uniform_steps(form: _Form, size, mode, cval, origin, axes, channel_axis):
+    image_axes = _check.image_axes(form.ndim, channel_axis)
+    filtered = [image_axes[axis] for axis in _check.filter_axes(axes, len(image_axes))]
+    sizes = [_check.filter_size(k) for k in _check.one_an_axis(size, "size", len(filtered))]
+    origins = _check.one_an_axis(origin, "origin", len(filtered))
+    boundaries = _check.image_boundaries(mode, len(filtered))
+    passes = [
+        _mean(form.ndim, axis, boundary, k, _check.filter_origin(origin, k), form.output)
+        for axis, boundary, k, origin in zip(filtered, boundaries, sizes, origins, strict=True)
+        if k > 1
+    ]
+    return _in_pairs(form, passes, cval)
 
 
 def _gaussian_weights(sigma: float, order: int, truncate: float, radius: int | None) -> NDArray[np.float64]:
@@ -942,49 +1467,146 @@ def _gaussian_weights(sigma: float, order: int, truncate: float, radius: int | N
 # ---- from passes to the engine ----
 
 
-def _filter(image, passes: list[_Pass], cval, output, widen: bool, workers: int) -> NDArray:
-    """Fill `output` with `image` after all passes; return it."""
+def _filter(image, steps: Sequence[_Pass | _Pair], cval, output, widen: bool, workers: int) -> NDArray:
+    """Fill `output` with `image` after all steps; return it."""
     if output.size == 0:
         return output
     if np.may_share_memory(image, output):
         image = image.copy()
     # Booleans are bytes to SciPy: sums truncate to 0..255 between passes, and what is not 0 in the end is true.
-    source, target = (a.view(np.uint8) if a.dtype == bool else a for a in (image, output))
-    _sweep(source, passes, cval, target, widen, workers)
+    source = image.view(np.uint8) if image.dtype == bool else image
+    target = output.view(np.uint8) if output.dtype == bool else output
+    finite = _sweep(source, steps, cval, target, widen, workers)
+    if not finite:
+        _mend(source, steps[-1].whole._replace(axis=0), cval, target, widen, workers)
     if output.dtype == bool:
         np.minimum(target, 1, out=target)
     return output
 
 
-def _sweep(image, passes: list[_Pass], cval, output, widen: bool, workers: int) -> None:
-    """All passes, slab by slab along the axis of the first.
+def _sweep(image, steps: Sequence[_Pass | _Pair], cval, output, widen: bool, workers: int) -> bool:
+    """All steps, slab by slab along the axis of the first. Returns what the last one does.
 
-    Only that pass looks beyond the borders of a slab, and it reads the image itself. The others stay within, so they
+    Only that step looks beyond the borders of a slab, and it reads the image itself. The others stay within, so they
     alternate between the slab and a scratch array.
     """
-    if len(passes) == 1:
-        _apply(image, passes[0], cval, output, widen, workers)
-        return
-    axis, n = passes[0].axis, image.shape[passes[0].axis]
+    if len(steps) == 1:
+        return _apply(image, steps[0], cval, output, widen, workers)
+    axis, n = steps[0].axis, image.shape[steps[0].axis]
     step = max(1, _SLAB_BYTES * n // output.nbytes)
     if axis == image.ndim - 1:
         step = max(step, _LONG_ENOUGH)
     scratch = np.empty([min(step, n) if a == axis else output.shape[a] for a in range(image.ndim)], output.dtype)
-    whole = (slice(None),) * axis
+    whole, finite = (slice(None),) * axis, True
     for start in range(0, n, step):
         slab = output[(*whole, slice(start, start + step))]
         targets = [slab, scratch[(*whole, slice(slab.shape[axis]))]]
         source = image
-        for left, sweep in zip(range(len(passes) - 1, -1, -1), passes, strict=True):
+        for left, sweep in zip(range(len(steps) - 1, -1, -1), steps, strict=True):
             if source is image:
-                before = tuple(b - start * (a == axis) for a, b in enumerate(sweep.before))
-                sweep = sweep._replace(before=before)
-            _apply(source, sweep, cval, targets[left % 2], widen, workers)
+                sweep = _from(sweep, start)
+            done = _apply(source, sweep, cval, targets[left % 2], widen, workers)
             source = targets[left % 2]
+        finite = finite and done
+    return finite
 
 
-def _apply(image, sweep: _Pass, cval, output, widen: bool, workers: int) -> None:
-    """One pass by the engine."""
+def _mend(image, whole: _Pass, cval, output, widen: bool, workers: int) -> None:
+    """Take the sums again, of a whole kernel, that are not finite with its factors: so each is what it is directly.
+
+    Only the sums of a factor that overflow where the kernel's would not make a difference.
+    """
+    step = max(1, _SLAB_BYTES * len(output) // output.nbytes)
+    for start in range(0, len(output), step):
+        slab = output[start : start + step]
+        wrong = ~np.isfinite(slab)
+        if wrong.any():
+            sums = np.empty(slab.shape, slab.dtype)
+            _apply(image, _from(whole, start), cval, sums, widen, workers)
+            np.copyto(slab, sums, where=wrong)
+
+
+def _from(sweep: _Pass | _Pair, start: int) -> _Pass | _Pair:
+    """The same filter of the slab that begins so far along its axis."""
+    if isinstance(sweep, _Pair):
+        return sweep._replace(before=(sweep.before[0] - start, sweep.before[1]))
+    return sweep._replace(before=tuple(b - start * (a == sweep.axis) for a, b in enumerate(sweep.before)))
+
+
+def _in_pairs(form: _Form, passes: Sequence[_Pass], cval) -> tuple[_Pass | _Pair, ...]:
+    """The steps of the engine for some passes: two at once where that can be."""
+    steps, left = [], list(passes)
+    while left:
+        pair = _pair(form, *left[:2], cval) if len(left) > 1 else None
+        steps.append(pair or left[0])
+        del left[: 2 if pair else 1]
+        form = form._replace(source=form.output)
+    return tuple(steps)
+
+
+def _pair(form: _Form, first: _Pass, second: _Pass, cval) -> _Pair | None:
+    """Two passes as one step, with the bits of two; None: they are none.
+
+    Where an image of integers becomes one of floats, both passes are computed in float64, as in SciPy, even if the
+    floats between them are narrower.
+    """
+    # (booleans are bytes to SciPy)
+    source, output = (np.dtype("B" if letter == "?" else letter) for letter in (form.source, form.output))
+    # The second axis must be the last one, or the one before a few channels.
+    behind = form.ndim - 1 - second.axis
+    if first.axis > second.axis or behind > form.few_channels:
+        return None
+    if "c" in first.weights.dtype.kind + second.weights.dtype.kind:
+        return None
+    if first.divisor:
+        return _join(first, second, _exact_dtype(source, output, (first, second), cval), rounded=True)
+    if source.kind in "iu" and all(_integral(p.weights) and _all_integers(p.boundary, cval) for p in (first, second)):
+        # Nothing is truncated, and wrapping once is as good as wrapping after each pass.
+        largest = _largest(source, first, cval) * _weight(first)
+        largest = max(largest, abs(cval) if "constant" in second.boundary else 0) * _weight(second)
+        if largest <= 2**53:
+            return _join(first, second, np.dtype(np.float32 if largest <= 2**24 else np.float64))
+    if output.kind in "iu":
+        # A pass of integer weights is exact and may be summed in any order, if there are bits enough.
+        for sweep, dtype in ((first, source), (second, output)):
+            integral = dtype.kind in "iu" and _integral(sweep.weights)
+            if integral and _largest(dtype, sweep, cval) * _weight(sweep) > 2**53:
+                return None
+        return _join(first, second, np.dtype(np.float64), ordered=True, rounded=True)
+    dtype = np.dtype(np.float64) if source.kind in "iu" or form.widen else _floating(source, output)
+    return _join(first, second, dtype, rounded=True)
+
+
+def _largest(image: np.dtype, sweep: _Pass, cval) -> float:
+    """The largest magnitude of an integer that a pass reads."""
+    info = np.iinfo(image)
+    return float(max(-info.min, info.max, abs(cval) if "constant" in sweep.boundary else 0))
+
+
+def _weight(sweep: _Pass) -> float:
+    """How many times larger a sum of a pass can be."""
+    return float(np.abs(sweep.weights.astype(np.float64)).sum())
+
+
+def _exact_dtype(source: np.dtype, output: np.dtype, sweeps: Sequence[_Pass], cval) -> np.dtype:
+    """The dtype in which sums of integers that are divided afterwards are taken.
+
+    Below 2**24 a quotient just below an integer is not rounded up to it in float32 either: it lies 1 / size away.
+    """
+    exact = all(dtype.kind in "iu" for dtype in (source, output)) and all(
+        _all_integers(sweep.boundary, cval)
+        and max(_largest(source, sweep, cval), _largest(output, sweep, cval)) * _weight(sweep) <= 2**24
+        for sweep in sweeps
+    )
+    return np.dtype(np.float32 if exact else np.float64)
+
+
+def _apply(image, sweep: _Pass | _Pair, cval, output, widen: bool, workers: int) -> bool:
+    """One step by the engine. False: that was one of a kernel's factors, and some sums are not finite."""
+    if isinstance(sweep, _Pair):
+        return _apply_pair(image, sweep, cval, output, workers)
+    if sweep.divisor:
+        return _apply_pair(*_beside_nothing(image, sweep, cval, output), workers)
     weights, before, boundary = sweep.weights, sweep.before, sweep.boundary
     dtype, ordered = _arithmetic(image.dtype, sweep, cval, output.dtype, widen)
     if image.ndim == 0:
@@ -1031,6 +1653,51 @@ def _apply(image, sweep: _Pass, cval, output, widen: bool, workers: int) -> None
         skip_zeros=not sweep.one_dimensional,
         fused=not ordered,
         pairs=pairs,
+    )
+    return True
+
+
+def _apply_pair(image, pair: _Pair, cval, output, workers: int) -> bool:
+    """Two passes in one trip. Returns whether all results are finite, where they are those of a kernel's factors."""
+    if pair.axes is not None:
+        image, output = image.transpose(pair.axes), output.transpose(pair.axes)
+    return engine.separable(
+        image,
+        *pair.weights,
+        output,
+        image.ndim - 2,
+        pair.before,
+        pair.boundary,
+        cval,
+        workers,
+        pair.whole is not None,
+        pair.fused,
+        pair.pairs,
+        pair.divisors,
+        pair.rounded,
+        pair.whole is not None,
+        None if pair.whole is None else cval * pair.down_sum,
+    )
+
+
+def _beside_nothing(image, sweep: _Pass, cval, output):
+    """(image, pair, cval, output) of a pass whose sums are divided, which only pairs are, and one that does nothing."""
+    dtype = _exact_dtype(image.dtype, output.dtype, [sweep], cval)
+    last = image.ndim - 1 - (image.ndim > 1 and image.shape[-1] < _LONG_ENOUGH)
+    if sweep.axis < last:
+        return image, _join(sweep, _line(image.ndim, last, "edge", [1]), dtype), cval, output
+    # A first axis of one row
+    moved = sweep._replace(
+        weights=sweep.weights[np.newaxis],
+        before=(0, *sweep.before),
+        boundary=("edge", *sweep.boundary),
+        axis=sweep.axis + 1,
+    )
+    return (
+        image[np.newaxis],
+        _join(_line(image.ndim + 1, 0, "edge", [1]), moved, dtype),
+        cval,
+        output[np.newaxis],
     )
 
 

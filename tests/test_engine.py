@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import pyconv
-from pyconv import engine
+from pyconv import engine, grad
 
 
 def integers(shape, dtype=np.float32, seed=0):
@@ -149,3 +149,65 @@ def test_taps_on_padding_are_left_out_only_where_nothing_shows(value, outputs):
     keywords = {"padding": 12, "dilation": 12}
     oracle.assert_same_values(pyconv.conv2d(x, w, **keywords), pyconv.conv2d(x, w, **keywords, method="im2col"))
     oracle.assert_same_values(pyconv.conv2d(x, w, **keywords), oracle.correlate(x, w, **keywords))
+
+
+@given(data=st.data())
+def test_vectors_over_output_channels(data):
+    # Small maps, whose weights are turned output channels last: of the input gradient's, from where they lie.
+    draw = lambda low, high: data.draw(st.integers(low, high))  # noqa: E731
+    ndim = draw(1, 2)
+    size = [draw(1, (60, 9)[ndim - 1]) for _ in range(ndim)]
+    kernel = data.draw(st.sampled_from([(1,) * ndim, (3,) * ndim, (5,) * ndim, (2, 4)[:ndim]]))
+    padding = [(max(k // 2, k - n), draw(0, 2)) for n, k in zip(size, kernel, strict=True)]
+    keywords = {"stride": draw(1, 2), "padding": padding, "groups": draw(1, 2)}
+    groups = keywords["groups"]
+    x = integers((draw(1, 3), groups * data.draw(st.sampled_from([1, 5, 16, 31, 70])), *size), seed=draw(0, 99))
+    outputs = groups * data.draw(st.sampled_from([16, 17, 32, 47, 64, 100]))
+    w = integers((outputs, x.shape[1] // groups, *kernel), seed=1)
+    boundary = data.draw(st.sampled_from(["constant", "mirror"]))
+    side = data.draw(st.sampled_from(["start", "end"]))
+    workers = draw(1, 3)
+    expected = oracle.correlate(x, w, np.arange(w.shape[0]), boundary=boundary, **keywords)
+    guarded_w = cases.guarded(w, side)
+    guarded_x = cases.guarded(x, side)
+    keywords["padding_mode"] = boundary
+    y = (pyconv.conv1d, pyconv.conv2d)[ndim - 1](
+        guarded_x, guarded_w, np.arange(w.shape[0]), workers=workers, **keywords)
+    oracle.assert_same_values(y, expected)
+    del keywords["padding_mode"]
+    g = integers(y.shape, seed=2)
+    dx = (grad.conv1d_input, grad.conv2d_input)[ndim - 1](
+        x.shape, guarded_w, cases.guarded(g, side), workers=workers, padding_mode=boundary, **keywords)
+    oracle.assert_same_values(dx, oracle.dinput(tuple(size), w, g, boundary=boundary, **keywords))
+
+
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_partial_sums_of_output_vectors(kernel):
+    # So many channels that they come in blocks; and the bits of a small batch are those of a large one.
+    rng = np.random.default_rng(0)
+    w = rng.standard_normal((80, 700, kernel, kernel), np.float32)
+    x = rng.standard_normal((9, 700, 7, 7), np.float32)
+    batch = pyconv.conv2d(x, w, padding=kernel // 2, method="im2col")
+    g = rng.standard_normal(batch.shape, np.float32)
+    turned = np.ascontiguousarray(np.flip(w, (2, 3)).swapaxes(0, 1))
+    for workers in (1, 2):
+        for n in (1, 9):
+            y = pyconv.conv2d(x[:n], w, padding=kernel // 2, workers=workers, method="direct")
+            oracle.assert_same_bits(y, batch[:n])
+            dx = grad.conv2d_input((n, *x.shape[1:]), w, g[:n], padding=kernel // 2, workers=workers)
+            oracle.assert_same_bits(dx, pyconv.conv2d(g[:n], turned, padding=kernel // 2, method="im2col"))
+
+
+@pytest.mark.parametrize("channels", [12, 16, 64, 80, 128, 130, 200])
+@pytest.mark.parametrize("kernel", [(1, 1), (2, 1), (3, 3), (5, 5)])
+def test_weight_gradients_of_many_channels(channels, kernel):
+    # Sums that go straight to dw, and squares of them that end with its channels and taps.
+    shape = (21, channels, *kernel)
+    for n in (1, 3):
+        x, g = integers((n, channels, 7, 6)), integers((n, 21, 8 - kernel[0], 7 - kernel[1]), seed=1)
+        expected = oracle.dweight(x, kernel, g)
+        for workers in (1, 2):
+            dw = np.full((3, *shape), 77, np.float32)
+            engine.weight_gradient(x, g, dw[1], 1, 1, (1, 1), (1, 1), (0, 0), (0, 0), 0.0, workers)
+            oracle.assert_same_values(dw[1], expected)
+            assert (dw[::2] == 77).all()

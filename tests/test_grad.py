@@ -484,8 +484,12 @@ def test_larger_shapes_are_exact(case):
     # One other boundary will do: Hypothesis draws them all on small shapes.
     for boundary in ("constant", "mirror") if keywords.get("padding", 0) else ("constant",):
         dx = oracle.dinput(x_shape[2:], exact[1], exact[2], boundary=boundary, **keywords)
-        y = CONV_INPUT[ndim](x_shape, w, g, padding_mode=boundary, **keywords)
+        y = CONV_INPUT[ndim](x_shape, w, g, padding_mode=boundary, method="direct", **keywords)
         oracle.assert_same_values(y, dx)
+        # Another method may round, but stays within the bound of direct's largest output.
+        y = CONV_INPUT[ndim](x_shape, w, g, padding_mode=boundary, **keywords)
+        magnitude = oracle.dinput(x_shape[2:], abs(exact[1]), abs(exact[2]), boundary=boundary, **keywords).max()
+        assert abs(y - dx).max() <= (w_shape[0] * np.prod(w_shape[2:]) + 2) * 2**-24 * magnitude
         dw = oracle.dweight(exact[0], w_shape[2:], exact[2], boundary=boundary, **keywords)
         oracle.assert_same_values(CONV_WEIGHT[ndim](x, w_shape, g, padding_mode=boundary, **keywords), dw)
     oracle.assert_same_values(CONV_BIAS[ndim](g), oracle.dbias(exact[2]))
@@ -872,6 +876,8 @@ DETERMINISTIC = [
     ((1, 1, 61, 217), (1, 1, 5, 5), {"padding": 2, "padding_mode": "reflect"}),
     ((3, 40, 7, 7), (66, 40, 3, 3), {"padding": 1}),
     ((3, 6, 7, 9), (600, 6, 3, 3), {"padding": 1}),
+    ((3, 96, 7, 7), (66, 96, 1, 1), {}),
+    ((2, 64, 7, 7), (33, 64, 5, 5), {"padding": 2}),
     ((2, 48, 20, 31), (48, 1, 3, 3), {"padding": 1, "groups": 48}),
     ((2, 33, 20, 21), (35, 33, 1, 1), {}),
     ((3, 4, 40, 41), (6, 2, 4, 3), {"stride": 2, "dilation": 2, "padding": 3, "groups": 2}),
@@ -1438,3 +1444,16 @@ def test_an_error_leaves_the_functions_usable():
         dx, dw, db = grad.conv2d_backward(X, W, G, groups=2)
         oracle.assert_same_values(dx, oracle.dinput(X.shape[2:], W, G, groups=2))
         oracle.assert_same_values(dw, oracle.dweight(X, W.shape[2:], G, groups=2))
+
+
+def test_unknown_methods_are_refused():
+    x, w, g = np.ones((1, 2, 5, 5)), np.ones((3, 2, 3, 3)), np.ones((1, 3, 3, 3))
+    for call in (
+        lambda: grad.conv2d_input(x.shape, w, g, method="im2col"),
+        lambda: grad.conv2d_backward(x, w, g, method="winograd"),
+        lambda: grad.corr2d_input((5, 5), w[0, 0], g[0, 0], method=None),
+        lambda: grad.conv_transpose2d_input(g.shape, w, x, method="fast"),
+        lambda: pyconv.conv_transpose2d(g, w, method="fast"),
+    ):
+        with pytest.raises(ValueError, match="method must be one of 'auto', 'direct'"):
+            call()

@@ -33,6 +33,8 @@ FUNCTIONS = {
     "laplace": lambda m, x, **kw: m.laplace(x, **kw),
     "gaussian_filter": lambda m, x, **kw: m.gaussian_filter(x, 0.9, **kw),
     "gaussian_filter1d": lambda m, x, **kw: m.gaussian_filter1d(x, 1.2, 0, order=1, **kw),
+    "uniform_filter": lambda m, x, **kw: m.uniform_filter(x, (3, 4), **kw),
+    "uniform_filter1d": lambda m, x, **kw: m.uniform_filter1d(x, 5, 0, **kw),
 }
 every_function = pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS.keys())
 
@@ -252,6 +254,80 @@ def test_gaussian_filter(data):
     assert_agree(actual, expected, tolerance(magnitude, terms, {x.dtype, output}, passes=x.ndim) + parity)
 
 
+@given(st.data())
+def test_uniform_filters(data):
+    rng = np.random.default_rng(data.draw(seeds))
+    shape = data.draw(st.lists(st.integers(1, 20), min_size=1, max_size=3).map(tuple))
+    x = lay_out(draw_image(rng, shape, data.draw(dtypes)), data.draw(layouts))
+    axes = tuple(data.draw(st.permutations(range(x.ndim))))[: data.draw(st.integers(0, x.ndim))]
+    sizes = [data.draw(st.integers(0, 9)) for _ in axes]
+    settings = {
+        "mode": [data.draw(modes) for _ in axes],
+        "cval": data.draw(st.sampled_from((0.0, 1, -2))),
+        "origin": [data.draw(st.integers(-((k - 1) // 2), (k - 1) // 2)) if k > 1 else 0 for k in sizes],
+        "axes": axes,
+    }
+    # (a truncated running sum of floats is off by what went through it before)
+    output = draw_output(data, x.dtype.kind == "c", True) if x.dtype.kind in "biu" else None
+    output = np.dtype(output or x.dtype).newbyteorder("=")
+    actual = ndimage.uniform_filter(x, sizes, output, **settings)
+    expected = scipy.ndimage.uniform_filter(x, sizes, output, **settings)
+    magnitude = max(float(np.abs(x).max(initial=0)), abs(settings["cval"]))
+    assert_agree(actual, expected, tolerance(2 * magnitude, 60, {x.dtype, output}, passes=x.ndim))
+    if axes and x.dtype.kind in "biu":
+        size = max(sizes[0], 1)
+        along = {"axis": axes[0], "mode": settings["mode"][0], "cval": 3, "origin": settings["origin"][0]}
+        actual = ndimage.uniform_filter1d(x, size, output=output, **along)
+        expected = scipy.ndimage.uniform_filter1d(x, size, output=output, **along)
+        assert_agree(actual, expected, tolerance(2 * magnitude, 60, {x.dtype, output}))
+
+
+def test_a_nan_spoils_the_boxes_it_is_in():
+    x = np.ones((20, 30), np.float32)
+    x[7, 11] = np.nan
+    expected = np.zeros(x.shape, bool)
+    expected[5:10, 10:13] = True
+    np.testing.assert_array_equal(np.isnan(ndimage.uniform_filter(x, (5, 3))), expected)
+
+
+@given(st.data())
+def test_gaussian_laplacian_and_gradient(data):
+    rng = np.random.default_rng(data.draw(seeds))
+    shape = data.draw(st.lists(st.integers(1, 20), min_size=1, max_size=3).map(tuple))
+    x = lay_out(normal(rng, shape, data.draw(st.sampled_from(FLOATS))), data.draw(layouts))
+    axes = tuple(data.draw(st.permutations(range(x.ndim))))[: data.draw(st.integers(1, x.ndim))]
+    settings = {"mode": [data.draw(modes) for _ in axes], "cval": data.draw(constants), "axes": axes}
+    for name, count in (("gaussian_laplace", len(axes)), ("gaussian_gradient_magnitude", x.ndim)):
+        sigma = [data.draw(st.sampled_from((0.6, 1, 2.1))) for _ in range(count)]
+        actual = getattr(ndimage, name)(x, sigma, truncate=3.0, **settings)
+        expected = getattr(scipy.ndimage, name)(x, sigma, truncate=3.0, **settings)
+        # The second derivative's weights have absolute values that sum to 4 / sigma**2 at most. A square root takes
+        # the tolerance of a square for its own.
+        allowed = tolerance(12.0 * x.ndim * max(abs(x).max(), 3), 40, {x.dtype}, passes=x.ndim)
+        if name == "gaussian_gradient_magnitude":
+            allowed = allowed * np.sqrt(x.ndim) + tolerance(expected, 1, {x.dtype})
+        assert_agree(actual, expected, allowed)
+
+
+def test_integers_in_gaussian_laplacian_and_gradient():
+    x = integer_valued(np.random.default_rng(16), (30, 31), np.int32, 999)
+    for name in ("gaussian_laplace", "gaussian_gradient_magnitude"):
+        actual = getattr(ndimage, name)(x, 1.3, mode=("wrap", "reflect"))
+        assert_same_bits(actual, getattr(scipy.ndimage, name)(x, 1.3, mode=("wrap", "reflect")))
+        assert_same_bits(getattr(ndimage, name)(x, (), axes=()) if name == "gaussian_laplace" else x, x)
+
+
+def test_generic_gradient_magnitude():
+    def derivative(input, axis, output, mode, cval, scale, *, step):
+        return scipy.ndimage.correlate1d(input, scale * np.array([-1, *[0] * step, 1]), axis, output, mode, cval)
+
+    x = integer_valued(np.random.default_rng(17), (7, 8, 9), np.float64, 9)
+    settings = {"mode": ["wrap", "mirror"], "extra_arguments": (2,), "extra_keywords": {"step": 1}, "axes": (2, 0)}
+    actual = ndimage.generic_gradient_magnitude(x, derivative, **settings)
+    assert_same_bits(actual, scipy.ndimage.generic_gradient_magnitude(x, derivative, **settings))
+    assert_same_bits(ndimage.generic_gradient_magnitude(x, derivative, axes=()), x)
+
+
 def gaussian_weights(module, sigma, order, truncate=4.0, radius=None):
     """The weights a Gaussian filter uses, which an impulse shows exactly."""
     reach = int(truncate * sigma + 0.5) if radius is None else radius
@@ -314,10 +390,12 @@ def test_weights_within_an_epsilon_of_symmetry_count_as_symmetric():
             assert_same_bits(actual, scipy.ndimage.correlate1d(levels, weights))
 
 
-@every_function
+# (SciPy's running sums of a box do not end where they began once a fraction has been through them.)
+@pytest.mark.parametrize("name", [name for name in FUNCTIONS if "uniform" not in name])
 @pytest.mark.parametrize("cval", [0.3, -2.7, 0.5])
 @pytest.mark.parametrize("output", [np.int64, np.int32, np.float64])
-def test_fractions_beyond_the_borders_of_integer_images(function, cval, output):
+def test_fractions_beyond_the_borders_of_integer_images(name, cval, output):
+    function = FUNCTIONS[name]
     x = np.arange(-30, 12).reshape(6, 7)
     actual = function(ndimage, x, output=output, mode="constant", cval=cval)
     expected = function(scipy.ndimage, x, output=output, mode="constant", cval=cval)
@@ -354,6 +432,20 @@ def test_extreme_integers(dtype):
                 continue
             actual = ndimage.correlate(x, weights, output)
             assert_same_bits(actual, scipy.ndimage.correlate(x, weights, output))
+
+
+def test_separable_sums_that_float32_cannot_hold():
+    rng = np.random.default_rng(18)
+    x = rng.integers(-(2**31), 2**31, (20, 21)).astype(np.int32)
+    for name in ("sobel", "prewitt"):
+        for output in (np.int64, np.float64):
+            actual = getattr(ndimage, name)(x, 0, output)
+            assert_same_bits(actual, getattr(scipy.ndimage, name)(x, 0, output))
+    x = rng.integers(2**16 - 3, 2**16, (300, 301)).astype(np.uint16)
+    for size in (257, 283, 299, 300):
+        for axis in (0, 1):
+            actual = ndimage.uniform_filter1d(x, size, axis)
+            assert_same_bits(actual, scipy.ndimage.uniform_filter1d(x, size, axis))
 
 
 @pytest.mark.parametrize("dtype", ["int64", "uint64"])
@@ -424,10 +516,11 @@ def test_a_wider_output_widens_the_sums():
     assert_same_bits(actual, ndimage.correlate(x.astype(np.float64), weights))
 
 
-@every_function
+@pytest.mark.parametrize("name", [name for name in FUNCTIONS if "uniform" not in name])
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("dtype", ["float32", "complex128"])
-def test_nan_and_inf_reach_the_same_pixels(function, bad, dtype):
+def test_nan_and_inf_reach_the_same_pixels(name, bad, dtype):
+    function = FUNCTIONS[name]
     x = integer_valued(np.random.default_rng(5), (9, 11), dtype, 9)
     x[4, 5] = bad
     x[0, 0] = bad
@@ -677,6 +770,12 @@ WRONG = {
     "no image": lambda m, out: m.correlate(None, np.ones((3, 3)), out),
     "ragged image": lambda m, out: m.correlate([[1, 2], [3]], np.ones((3, 3))),
     "image of long doubles": lambda m, out: m.correlate(IMAGE.astype(np.longdouble), np.ones((3, 3))),
+    "negative size": lambda m, out: m.uniform_filter1d(IMAGE, -1, output=out),
+    "size 0": lambda m, out: m.uniform_filter1d(IMAGE, 0, output=out),
+    "too many sizes": lambda m, out: m.uniform_filter(IMAGE, (3, 3, 3), out),
+    "origin of a box too large": lambda m, out: m.uniform_filter(IMAGE, 3, out, origin=2),
+    "too many sigmas of a laplacian": lambda m, out: m.gaussian_laplace(IMAGE, (1, 1, 1), out),
+    "too many sigmas of a gradient": lambda m, out: m.gaussian_gradient_magnitude(IMAGE, (1, 1, 1), out),
     "too many sigmas": lambda m, out: m.gaussian_filter(IMAGE, (1, 1, 1), output=out),
     "too few orders": lambda m, out: m.gaussian_filter(IMAGE, 1, order=(0,), output=out),
     "negative order": lambda m, out: m.gaussian_filter(IMAGE, 1, order=-1, output=out),

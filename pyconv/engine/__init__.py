@@ -1,4 +1,5 @@
-"""The engine: every convolution of pyconv ends in a call of `correlate` (a small `corr2d` takes a shorter way in).
+"""The engine: every convolution of pyconv ends in a call of `correlate` or, of image filters with one pass an axis,
+`separable` (a small `corr2d` takes a shorter way in).
 
 One idea: everything irregular goes into one copy, and the arithmetic sees only unit-stride loads ::
 
@@ -22,6 +23,7 @@ Two plans cut a problem into units:
     at one pitch, so a tile may run across their ends; what falls between two rows is not stored. A stride s splits the
     band into the phases modulo s, so that its columns too are loaded with unit stride; dilation only changes the table.
     Where many output channels share the copy, every tap may have a phase of its own: no sum is then computed in vain.
+    For maps of few positions, vectors run over output channels instead (`outputs.pxi`).
 `rows.pxi`
     One output channel a group: single images, depthwise layers, filters in any number of dims. A tile is R output rows
     x NV vectors of columns, and each loaded input row is used for all the output rows that it feeds. Away from the left
@@ -33,23 +35,26 @@ comes out not finite is computed again by these plans.
 All tiles add the products of one output in the same order into one accumulator (but for `pairs`, below), so the bits do
 not depend on the plan, the number of threads, the batch or the memory layout.
 
+Filters that run along one axis after the other have both passes in one trip through memory (`separable.pyx`, which
+opens with its own picture): the sums down the columns of a few rows stay in the cache until those along the rows have
+read them. The bits are those of two calls of `correlate`.
+
 Gradients are made of the same parts. That of the input is, for each residue modulo the stride, a correlation of the
-output's gradient with some of the taps, turned round (`input_gradient`). That of the weights (`weights.pxi`) turns the
+output's gradient with some of the taps, turned round (`input_gradient`); its weights have input and output channels
+exchanged, in a copy (`exchange.pxi`) or as they are read. That of the weights (`weights.pxi`) turns the
 band channels last, so that the tile sums vectors of input channels over positions; with few input channels, it is dot
 products along the rows.
 
 Deformable convolution (`deform.pyx`, which opens with its own picture) reads anywhere in an image, and so does make a
 padded copy of it, channels last; it samples into columns, a panel of pixels at a time, and ends in the same tiles.
 
-The kernels (`direct.pyx`, `deform.pyx` and the files they include) are built once for each computing dtype, float32,
-float64 and, direct only, int64, and each instruction-set level. `vector.h` defines the two types that make one source
-serve all of them. This module picks the highest level that the processor has, or the one that the environment variable
-PYCONV_ISA names.
+The kernels (`direct.pyx`, `separable.pyx`, `deform.pyx` and the files they include) are built once for each computing
+dtype, float32, float64 and, direct only, int64, and each instruction-set level. `vector.h` defines the two types that
+make one source serve all of them. This module picks the highest level that the processor has, or the one that the
+environment variable PYCONV_ISA names.
 
 Engine functions check nothing: their arguments have been through `pyconv._check`.
 """
-import collections
-import contextlib
 import functools
 import importlib.util
 import itertools
@@ -96,6 +101,9 @@ _kernels = {dtype: importlib.import_module(f"{__name__}._direct_{short}_{level}"
                                  (np.dtype(np.int64), "i64"))}
 _deform_kernels = {dtype: importlib.import_module(f"{__name__}._deform_{short}_{level}")
                    for dtype, short in ((np.dtype(np.float32), "f32"), (np.dtype(np.float64), "f64"))}
+SERIAL_BELOW = _kernels[np.dtype(np.float32)].serial_below()     # products: a second thread takes more than it gives
+_separable_kernels = {dtype: importlib.import_module(f"{__name__}._separable_{short}_{level}")
+                      for dtype, short in ((np.dtype(np.float32), "f32"), (np.dtype(np.float64), "f64"))}
 _small = {dtype: kernels.small_corr2d for dtype, kernels in _kernels.items() if dtype.kind == "f"}
 
 
@@ -111,7 +119,7 @@ def fma_gflops(dtype, workers):
 
 
 def correlate(x, w, bias, out, nbatch, groups, stride, dilation, before, boundary, constant, workers,
-              skip_zeros=False, fused=True, pairs=0, upscale=1):
+              skip_zeros=False, fused=True, pairs=0, upscale=1, order=None):
     """Cross-correlate x with w into out.
 
     Parameters
@@ -141,32 +149,40 @@ def correlate(x, w, bias, out, nbatch, groups, stride, dilation, before, boundar
     upscale : int
         r above 1, with two spatial axes: out is batch + (O // r**2, r * oh, r * ow), and output channel
         c * r * r + i * r + j goes to out[..., c, i::r, j::r].
+    order : ndarray of int64, or None
+        Shaped like the kernel: w is (C, O // groups) + its own kernel, and the weight from input channel c to output
+        channel o at tap t is w[c, o, order[t]] (order counts taps in one line).
     """
     if not (out.flags.aligned and out.dtype.isnative):
         native = np.empty(out.shape, out.dtype.newbyteorder("="))
         correlate(x, w, bias, native, nbatch, groups, stride, dilation, before, boundary, constant, workers,
-                  skip_zeros, fused, pairs, upscale)
+                  skip_zeros, fused, pairs, upscale, order)
         out[...] = native
         return
     if "c" in (x.dtype.kind, w.dtype.kind, out.dtype.kind):
+        if order is not None:
+            w = _exchanged(w, groups, order)
         _correlate_complex(x, w, bias, out, nbatch, groups, stride, dilation, before, boundary, constant, workers,
                            skip_zeros, fused, pairs, upscale)
         return
     _run(x, w, bias, out, nbatch, groups, stride, dilation, before, boundary, constant, 0.0, 1, workers, skip_zeros,
-         fused, pairs, upscale)
+         fused, pairs, upscale, order)
+
+
+def _channels_last(x, out, axis):
+    """Whether the batch axis `axis` counts the samples of an image's pixels: then it is an image whose columns are so
+    many samples wide, and filtered without a transposed copy."""
+    pixel = x.shape[axis]
+    return (1 < pixel <= 16 and x.strides[axis] == x.itemsize and x.strides[-1] == pixel * x.itemsize
+            and out.strides[axis] == out.itemsize and out.strides[-1] == pixel * out.itemsize)
 
 
 def _run(x, w, bias, out, nbatch, groups, stride, dilation, before, boundary, constant, constant_imag, x_parts,
-         workers, skip_zeros, fused, pairs, upscale):
-    # A channels-last image is one whose columns are `pixel` samples wide: filtered without a transposed copy.
-    interleaved = False
-    if nbatch and x_parts == 1 and w.shape[0] == 1:
-        pixel = x.shape[nbatch - 1]
-        interleaved = (1 < pixel <= 16 and stride[-1] == 1
-                       and x.strides[nbatch - 1] == x.itemsize and x.strides[-1] == pixel * x.itemsize
-                       and out.strides[nbatch - 1] == out.itemsize and out.strides[-1] == pixel * out.itemsize)
+         workers, skip_zeros, fused, pairs, upscale, order=None):
+    interleaved = (nbatch > 0 and x_parts == 1 and (w.shape[0] if order is None else groups * w.shape[1]) == 1
+                   and stride[-1] == 1 and _channels_last(x, out, nbatch - 1))
     _kernels[w.dtype].correlate(x, w, bias, out, nbatch, groups, stride, dilation, before, boundary, constant,
-                                constant_imag, x_parts, interleaved, workers, skip_zeros, fused, pairs, upscale)
+                                constant_imag, x_parts, interleaved, workers, skip_zeros, fused, pairs, upscale, order)
 
 
 def part_weights(w, part):
@@ -204,36 +220,38 @@ def _correlate_complex(x, w, bias, out, nbatch, groups, stride, dilation, before
 WINOGRAD_VARIANTS = ((2, 3), (4, 3), (3, 3), (4, 4), (4, 5))
 
 
-def winograd_size(w_shape, dtype, groups, m, r):
-    """The shape of `winograd_weights`: a plane a row, each an odd number of cache lines, so that neighbouring planes do
-    not compete for the same cache sets."""
-    outputs, channels, kh, kw = w_shape
-    line = 64 // np.dtype(dtype).itemsize
-    lines = -(-(outputs // groups * channels * -(-kh // r) * -(-kw // r)) // line)
-    return groups * (m + r - 1)**2, (lines + 1 - lines % 2) * line
-
-
-def winograd_weights(w, groups, m, r, workers, u=None):
-    """The weights of `winograd`, transformed: a new array, or `u`."""
-    if u is None:
-        u = np.empty(winograd_size(w.shape, w.dtype, groups, m, r), w.dtype)
-    _kernels[w.dtype].winograd_weights(w, u, groups, m, r, workers)
+def winograd_weights(w, groups, m, r, workers, exchanged=False):
+    """The weights of `winograd`, transformed: a new array."""
+    kernels = _kernels[w.dtype]
+    u = np.empty(kernels.winograd_size(w, groups, m, r, exchanged), w.dtype)
+    kernels.winograd_weights(w, u, groups, m, r, exchanged, workers)
     return u
 
 
-def winograd(x, w, u, bias, out, nbatch, groups, before, boundary, constant, workers, m, r):
+def winograd(x, w, u, bias, out, nbatch, groups, before, boundary, constant, workers, m, r, exchanged=False):
     """`correlate` at stride and dilation 1 with two spatial axes, by F(m, r), and with one block of taps unless m == r.
 
     Parameters
     ----------
-    u : ndarray
+    u : ndarray, or None
         What `winograd_weights` made of w, which is finite, float32 or float64.
     m, r : int
         One of `WINOGRAD_VARIANTS`.
+    exchanged : bool
+        w is (C, O // groups) + kernel, and its taps are taken from last to first.
 
     Others as there. Outputs that are not finite are computed again as by `correlate`.
     """
-    blocks = _kernels[w.dtype].winograd(x, w, u, bias, out, nbatch, groups, before, boundary, constant, workers, m, r)
+    if not (out.flags.aligned and out.dtype.isnative):
+        native = np.empty(out.shape, out.dtype.newbyteorder("="))
+        winograd(x, w, u, bias, native, nbatch, groups, before, boundary, constant, workers, m, r, exchanged)
+        out[...] = native
+        return
+    order = np.arange(w[0, 0].size)[::-1].reshape(w.shape[2:]) if exchanged else None
+    blocks = _kernels[w.dtype].winograd(x, w, u, bias, out, nbatch, groups, before, boundary, constant, workers, m, r,
+                                        None if order is None else np.ascontiguousarray(order))
+    if blocks and exchanged:
+        w = _exchanged(w, groups, order)
     channels, outputs = w.shape[1], w.shape[0] // groups
     for n0, n1, group, o0, o1, y0, y1, x0, x1 in blocks:
         from_, to = group * outputs + o0, group * outputs + o1
@@ -247,6 +265,78 @@ def winograd(x, w, u, bias, out, nbatch, groups, before, boundary, constant, wor
                           None if bias is None else bias[from_:to], direct, 0, 1, (1, 1), (1, 1),
                           (before[0] - y0, before[1] - x0), boundary, constant, workers)
                 np.copyto(block, direct, where=wrong)
+
+
+def winograd_workspace_bytes(x, w, u, out, nbatch, groups, before, boundary, workers, m, r):
+    """What `winograd` of such arrays takes for itself, all threads together."""
+    return _kernels[w.dtype].winograd(x, w, u, None, out, nbatch, groups, before, boundary, 0.0, workers, m, r, None,
+                                      False)
+
+
+def separable(x, down, along, out, nbatch, before, boundary, constant, workers, skip_zeros=False, fused=True,
+              pairs=(0, 0), divisors=(0, 0), rounded=False, check=False, along_constant=None):
+    """Cross-correlate x with `down` along its last axis but one, and the result with `along` along its last axis.
+
+    The bits are those of two calls of `correlate`, with an array of out's dtype (`rounded`) or of the dtype computed in
+    between them.
+
+    Parameters
+    ----------
+    x : ndarray, batch (`nbatch` axes) + (H, W)
+        Any numeric dtype, strides, alignment and byte order.
+    down, along : ndarray, (kh,) and (kw,)
+        Contiguous, of one dtype: that computed in, float32 or float64.
+    out : ndarray, batch + (oh, ow)
+        Any numeric dtype and strides, complex where x is; shares no memory with x.
+    nbatch, workers : int
+    before, boundary : tuple of int
+        For both axes, as in `correlate`. Beyond the ends of a row are the sums down the columns that the boundary shows
+        there, or the constant itself.
+    constant : number
+    skip_zeros : bool
+        A weight of exactly zero is no tap.
+    fused : bool
+        Whether a product and the sum it goes into are rounded once, or each; without `skip_zeros` the sum then starts
+        from the last weight.
+    pairs : tuple of int
+        For each pass, as in `correlate`.
+    divisors : tuple of number
+        What the sums of each pass are divided by; 0: nothing.
+    rounded : bool
+        Whether what is between the passes goes through out's dtype.
+    check : bool
+        Whether to look for outputs that are not finite.
+    along_constant : number, optional
+        What stands beyond the ends of a row of sums under the boundary CONSTANT, if not `constant`.
+
+    Returns
+    -------
+    bool
+        Whether all outputs are finite, as they are computed; True where `check` is not set.
+    """
+    if out.size == 0:
+        return True
+    if not (out.flags.aligned and out.dtype.isnative):
+        native = np.empty(out.shape, out.dtype.newbyteorder("="))
+        finite = separable(x, down, along, native, nbatch, before, boundary, constant, workers, skip_zeros, fused,
+                           pairs, divisors, rounded, check, along_constant)
+        out[...] = native
+        return finite
+    if along_constant is None:
+        along_constant = constant
+    if out.dtype.kind == "c":
+        constant, along_constant = complex(constant), complex(along_constant)
+        parts = ((x.real, out.real, constant.real, along_constant.real),
+                 (x.imag, out.imag, constant.imag, along_constant.imag))
+    else:
+        parts = (x, out, constant, along_constant),
+    finite = True
+    for x_part, out_part, *constants in parts:
+        interleaved = nbatch > 0 and _channels_last(x_part, out_part, nbatch - 1)
+        finite &= _separable_kernels[down.dtype].separable(
+            x_part, out_part, nbatch, down, along, before, boundary, *constants, interleaved, workers, skip_zeros,
+            fused, pairs, divisors, rounded, check)
+    return finite
 
 
 # Tiles of overlap-save convolution, and what a sample of one costs, in ns on a core of 3.7 GHz with AVX-512; then what
@@ -341,7 +431,14 @@ def source_index(positions, n, boundary):
     return np.minimum(there, back - there)
 
 
-def input_gradient(g, w, bias, dx, nbatch, groups, stride, dilation, before, boundary, workers):
+def workspace_bytes(x, w, out, nbatch, groups, stride, dilation, before, boundary, workers):
+    """What `correlate` of such arrays takes for itself, all threads together; only w's elements are looked at."""
+    return _kernels[w.real.dtype].correlate(x, w.real, None, out, nbatch, groups, stride, dilation, before, boundary,
+                                            0.0, 0.0, 1, False, workers, False, True, 0, 1, None, False)
+
+
+def input_gradient(g, w, bias, dx, nbatch, groups, stride, dilation, before, boundary, workers, kept=None,
+                   variant=None):
     """The adjoint of `correlate` in x, which is the transposed convolution too: dx = adjoint(g) + bias.
 
     Parameters
@@ -356,21 +453,24 @@ def input_gradient(g, w, bias, dx, nbatch, groups, stride, dilation, before, bou
         Any numeric dtype and strides; shares no memory with the others.
     nbatch, groups, stride, dilation, before, boundary, workers
         As in `correlate`.
+    kept : dict, optional
+        Where transformed weights are kept for other calls with the same w, groups and settings.
+    variant : (m, r), optional
+        At stride and dilation 1, for outputs of more than one position along each axis: by `winograd`.
     """
-    if w.shape[0] == 0 or all(code == CONSTANT for code in boundary):
-        _padded_gradient(g, w, bias, dx, nbatch, groups, stride, dilation, before, workers)
+    if w.shape[0] == 0 or boundary.count(CONSTANT) == len(boundary):
+        _padded_gradient(g, w, bias, dx, nbatch, groups, stride, dilation, before, workers, kept, variant)
     elif dx.size:
         # A border is folded back in the dtype computed in, and rounded to dx's together with what it is added to.
         summed = np.result_type(w.dtype, np.complex64) if dx.dtype.kind == "c" else w.dtype
         sums = dx if dx.dtype == summed and dx.flags.aligned else np.empty(dx.shape, summed)
-        _padded_gradient(g, w, bias, sums, nbatch, groups, stride, dilation, before, workers)
-        with _scratch_like(w) as scratch:
-            _fold_borders(g, w, sums, nbatch, groups, stride, dilation, before, boundary, scratch, workers)
+        _padded_gradient(g, w, bias, sums, nbatch, groups, stride, dilation, before, workers, kept, variant)
+        _fold_borders(g, w, sums, nbatch, groups, stride, dilation, before, boundary, workers)
         if sums is not dx:
             dx[...] = sums
 
 
-def _fold_borders(g, w, dx, nbatch, groups, stride, dilation, before, boundary, scratch, workers):
+def _fold_borders(g, w, dx, nbatch, groups, stride, dilation, before, boundary, workers):
     """Add what the gradient is beyond the borders to the samples that stand there."""
     n, k, on, lead = dx.shape[nbatch + 1:], w.shape[2:], g.shape[nbatch + 1:], dx.shape[:nbatch + 1]
     axes = range(len(n))
@@ -384,16 +484,16 @@ def _fold_borders(g, w, dx, nbatch, groups, stride, dilation, before, boundary, 
             window = [*((0, size) for size in n[:a]), side, *seen[a + 1:]]
             _, residues = _residues(tuple(before[b] + window[b][0] for b in axes),
                                     tuple(stop - start for start, stop in window), k, on, stride, dilation)
-            for samples, taps, step, padding in residues:
-                weights = _exchanged(w, groups, taps, scratch, workers)
+            for samples, order, step, padding in residues:
                 places = [range(*window[b])[samples[1 + b]] for b in axes]
                 sizes = [len(place) for place in places]
                 slab = max(1, _SLAB_ELEMENTS * sizes[a] // math.prod((*lead, *sizes)))
                 for first in range(0, sizes[a], slab):
                     place = places[a][first:first + slab]
                     border = np.empty((*lead, *sizes[:a], len(place), *sizes[a + 1:]), dx.dtype)
-                    correlate(g, weights, None, border, nbatch, groups, (1,) * len(n), step,
-                              (*padding[:a], padding[a] - first, *padding[a + 1:]), zero_border, 0.0, workers)
+                    correlate(g, w, None, border, nbatch, groups, (1,) * len(n), step,
+                              (*padding[:a], padding[a] - first, *padding[a + 1:]), zero_border, 0.0, workers,
+                              order=order)
                     for b in reversed(axes[a + 1:]):
                         border = _folded(border, len(lead) + b, places[b], n[b], boundary[b])
                     sums = dx[(*(slice(None),) * len(lead), *samples[1:1 + a])]
@@ -421,7 +521,7 @@ def _add_border(samples, border, axis, place, boundary):
                 samples[source] += values
 
 
-def _padded_gradient(g, w, bias, dx, nbatch, groups, stride, dilation, before, workers):
+def _padded_gradient(g, w, bias, dx, nbatch, groups, stride, dilation, before, workers, kept, variant):
     """input_gradient under zero borders."""
     one, zero_border = (1,) * len(before), (CONSTANT,) * len(before)
     n, on, outputs, s = dx.shape[nbatch + 1:], g.shape[nbatch + 1:], w.shape[0] // groups, stride[-1]
@@ -436,15 +536,17 @@ def _padded_gradient(g, w, bias, dx, nbatch, groups, stride, dilation, before, w
     if on == one:
         _single_window_gradient(g, w, bias, dx, nbatch, groups, dilation, before, workers)
         return
-    with _scratch_like(w) as scratch:
-        if blocks:
-            weights = _exchanged(w.reshape(w.shape[0], w.shape[1] * s * s, 1, 1), groups, ..., scratch, workers)
-            correlate(g, weights, None if bias is None else bias.repeat(s * s), dx[..., :s * on[0], :s * on[1]], nbatch,
-                      groups, one, one, (0, 0), zero_border, 0.0, workers, upscale=s)
-            return
-        for samples, taps, step, padding in residues:
-            weights = _exchanged(w, groups, taps, scratch, workers)
-            correlate(g, weights, bias, dx[samples], nbatch, groups, one, step, padding, zero_border, 0.0, workers)
+    if variant is not None:
+        ((samples, _, _, padding),) = residues
+        _winograd_gradient(g, w, bias, dx[samples], nbatch, groups, padding, workers, kept, variant)
+        return
+    if blocks:
+        flat = w.reshape(w.shape[0], w.shape[1] * s * s, 1, 1)
+        correlate(g, flat, None if bias is None else bias.repeat(s * s), dx[..., :s * on[0], :s * on[1]], nbatch,
+                  groups, one, one, (0, 0), zero_border, 0.0, workers, upscale=s, order=np.zeros(one, np.int64))
+        return
+    for samples, order, step, padding in residues:
+        correlate(g, w, bias, dx[samples], nbatch, groups, one, step, padding, zero_border, 0.0, workers, order=order)
 
 
 def _single_window_gradient(g, w, bias, dx, nbatch, groups, dilation, before, workers):
@@ -468,36 +570,22 @@ def _single_window_gradient(g, w, bias, dx, nbatch, groups, dilation, before, wo
     dx[(..., *samples)] = sums[(..., *taps)]
 
 
-def _exchanged(w, groups, taps, scratch, workers):
-    """Some taps of w, an index, as weights that take its output channels to its input channels; in `scratch`."""
-    outputs, channels, kernel = w.shape[0] // groups, w.shape[1], w.shape[2:]
-    order = np.arange(math.prod(kernel)).reshape(kernel)[taps]
-    weights = scratch[:w.shape[0] * channels * order.size].reshape(groups * channels, outputs, *order.shape)
-    if w.dtype.kind == "c":
-        weights[...] = w.reshape(groups, outputs, *w.shape[1:])[taps].swapaxes(1, 2).reshape(weights.shape)
-    else:
-        _kernels[w.dtype].exchange(w.reshape(*w.shape[:2], math.prod(kernel)), order.ravel(), weights,
-                                   groups, workers)
-    return weights
+def _winograd_gradient(g, w, bias, dx, nbatch, groups, padding, workers, kept, variant):
+    """input_gradient at stride 1 by a variant of `winograd`; `kept` holds the transformed weights from call to call."""
+    transformed = None if kept is None else kept.get(variant)
+    if transformed is None:
+        transformed = winograd_weights(w, groups, *variant, workers, exchanged=True)
+        if kept is not None:
+            kept[variant] = transformed
+    winograd(g, w, transformed, bias, dx, nbatch, groups, padding, (CONSTANT,) * len(padding), 0.0, workers,
+             *variant, exchanged=True)
 
 
-# Kept for the next call: a page of memory that is mapped anew costs more than exchanging what it holds.
-_scratches = collections.deque(maxlen=2)
-_LARGEST_SCRATCH = 2**24
-
-
-@contextlib.contextmanager
-def _scratch_like(w):
-    """Room for as many numbers as w has."""
-    try:
-        scratch = _scratches.pop()
-    except IndexError:
-        scratch = np.empty(0, np.uint8)
-    if scratch.nbytes < w.nbytes:
-        scratch = np.empty(w.nbytes, np.uint8)
-    yield scratch[:w.nbytes].view(w.dtype)
-    if scratch.nbytes <= _LARGEST_SCRATCH:
-        _scratches.append(scratch)
+def _exchanged(w, groups, order):
+    """Weights in the usual order, for `correlate`'s w with an order."""
+    inputs, outputs = w.shape[0] // groups, w.shape[1]
+    taps = w.reshape(groups, inputs, outputs, -1)[..., order.ravel()]
+    return np.ascontiguousarray(taps.swapaxes(1, 2)).reshape(groups * outputs, inputs, *order.shape)
 
 
 @functools.lru_cache(maxsize=512)
@@ -513,13 +601,15 @@ def _residues(first, n, kernel, on, stride, dilation):
     complete : bool
         Whether they reach every sample.
     residues : list of tuple
-        For each one: the samples, as an index; the taps, as an index; their dilation in g; the padding before g.
+        For each one: the samples, as an index; the taps' numbers; their dilation in g; the padding before g.
     """
     axes = [list(_residues_of_axis(*axis)) for axis in zip(first, n, kernel, on, stride, dilation, strict=True)]
     complete = all(sum(len(range(size)[samples]) for samples, *_ in residues) == size
                    for residues, size in zip(axes, n, strict=True))
     found = [tuple(zip(*residue, strict=True)) for residue in itertools.product(*axes)]
-    return complete, [((..., *samples), (..., *taps), step, padding) for samples, taps, step, padding in found]
+    numbers = np.arange(math.prod(kernel)).reshape(kernel)
+    return complete, [((..., *samples), np.ascontiguousarray(numbers[taps], np.int64), step, padding)
+                      for samples, taps, step, padding in found]
 
 
 def _residues_of_axis(first, n, k, on, s, d):
@@ -585,11 +675,14 @@ def bias_gradient(g, nbatch, dtype):
     """The sums of g's channels over the batch and all positions: in float64, and rounded once to dtype, or in int64."""
     summed = {"c": np.complex128, "f": np.float64}.get(g.dtype.kind, np.int64)
     db = np.zeros(g.shape[nbatch], summed)
-    shape = len(db), math.prod(g.shape[nbatch + 1:])
+    batch, shape = g.shape[:nbatch], (len(db), math.prod(g.shape[nbatch + 1:]))
+    # NumPy's order of summation depends on strides: these are always the same ones.
+    if g.flags.c_contiguous and g.flags.aligned and g.dtype.isnative:
+        images = g.reshape(math.prod(batch), *shape)
+    else:
+        images = (np.require(g[i], g.dtype.newbyteorder("="), "CA").reshape(shape) for i in np.ndindex(batch))
     with np.errstate(invalid="ignore", over="ignore"):
-        for image in np.ndindex(g.shape[:nbatch]):
-            # NumPy's order of summation depends on strides: these are always the same ones.
-            channels = np.require(g[image], g.dtype.newbyteorder("="), "CA").reshape(shape)
+        for channels in images:
             db += np.add.reduce(channels, axis=1, dtype=summed)
         return db.astype(dtype)
 

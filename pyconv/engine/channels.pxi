@@ -14,6 +14,12 @@ cdef double CYCLES_TO_COPY_FLAT = 0.2      # the same, where whole planes are co
 cdef double CYCLES_A_RUN = 12        # for each row, or plane as one line, beside its reals
 cdef double CYCLES_TO_PASS = 6       # a vector of partial sums on to the next block of channels
 cdef double CYCLES_A_WEIGHT = 0.25
+# Vectors over output channels: a position's multiply-adds, turning a weight (exchanged ones come in shorter runs), and
+# turning an output.
+cdef double CYCLES_A_POSITION = 0.53
+cdef double CYCLES_TO_TURN = 0.4
+cdef double CYCLES_TO_TURN_EXCHANGED = 0.5
+cdef double CYCLES_TO_TURN_OUTPUT = 0.6
 cdef double FOREVER = 1e300
 
 cdef enum:
@@ -53,6 +59,9 @@ cdef struct ChannelPlan:
     bint in_place                    # one tap and evenly spaced reals: the band is the input itself
     bint flat_x                      # a map's rows are one line in the input, as long as those of the band
     bint flat_y                      # and in the output
+    bint by_outputs                  # vectors run over output channels, not over columns (outputs.pxi)
+    int64_t *order                   # the place of each tap of the weights among those used, or -1
+    int64_t at_turned, slots         # its turned weights, and positions that sums are kept for
     bint leave_out                   # taps that read nothing but zeros beyond the first or last row
 
 
@@ -97,13 +106,26 @@ cdef int64_t line_length(const ChannelPlan *q) noexcept nogil:
     return ((q.maps - 1) * q.band_rows + q.rows - 1) * q.pitch + q.cols
 
 
+cdef inline double cycles_to_exchange(const Problem *p, int64_t n_taps) noexcept nogil:
+    """Weights into a copy in the usual order: by squares, by vectors or one by one, and through memory if many."""
+    cdef double weights = <double> p.groups * p.O * p.C * n_taps
+    cdef double cycles = 0.75 if p.w_taps == 1 else 0.5 if p.w_taps <= LANES else 1.3
+    return weights * (cycles + 0.5 * (weights * sizeof(real) > 4e6))
+
+
+cdef inline int64_t whole_positions(int64_t n) noexcept nogil:
+    """n positions as so many as whole tiles have."""
+    cdef int64_t rest = n % POSITIONS
+    return n - rest + (0 if rest == 0 else POSITIONS_SHORT if rest <= POSITIONS_SHORT else POSITIONS)
+
+
 cdef void consider(ChannelPlan *q, ChannelPlan *best, int64_t maps, int64_t rows, int64_t cols,
                    int64_t o_block) noexcept nogil:
     """Keep these blocks in `best` if they take fewer cycles: multiply-adds, two vectors of them a cycle, those between
     rows included; copies; partial sums and weights. Of the thread that has the most units."""
     cdef const Problem *p = q.p
     cdef int64_t vectors
-    cdef double copy, unit, planes = p.outer_taps * q.fy.count * q.fx.count
+    cdef double copy, unit, turn, planes = p.outer_taps * q.fy.count * q.fx.count
     q.maps, q.rows, q.cols = maps, rows, cols
     lay_out(q)
     q.c_blocks = ceil_div(p.C, q.c_block)
@@ -125,6 +147,24 @@ cdef void consider(ChannelPlan *q, ChannelPlan *best, int64_t maps, int64_t rows
         copy = planes * maps * q.band_rows * (CYCLES_A_RUN + q.pitch * CYCLES_TO_COPY)
     unit = p.C * copy + q.o_block * (p.C * q.n_taps * (vectors * 0.5 + CYCLES_A_WEIGHT)
                                      + (q.c_blocks - 1) * vectors * CYCLES_TO_PASS)
+    q.cycles = ceil_div(q.units, q.workers) * unit
+    if p.order != NULL:
+        q.cycles += cycles_to_exchange(p, q.n_taps) / q.workers
+    q.by_outputs = False
+    if q.cycles < best.cycles:
+        best[0] = q[0]
+    if p.O < LANES:
+        return
+    turn = CYCLES_TO_TURN
+    if p.order != NULL:
+        turn = CYCLES_TO_TURN_EXCHANGED if p.w_taps > 1 else 0
+    q.by_outputs = True
+    q.o_block = round_up(q.o_block, OUTPUT_NV * LANES)
+    q.o_blocks = ceil_div(p.O, q.o_block)
+    q.units = q.map_blocks * p.groups * q.row_blocks * q.col_blocks * q.o_blocks
+    unit = p.C * copy + round_up(min(q.o_block, p.O), LANES) * (
+        p.C * q.n_taps * (whole_positions(line_length(q)) * CYCLES_A_POSITION / LANES + turn)
+        + line_length(q) * (CYCLES_TO_TURN_OUTPUT + (q.c_blocks - 1) * CYCLES_TO_PASS / LANES))
     q.cycles = ceil_div(q.units, q.workers) * unit
     if q.cycles < best.cycles:
         best[0] = q[0]
@@ -224,7 +264,7 @@ cdef bint plan_channels(ChannelPlan *q, Problem *p, int workers) noexcept nogil:
     if planes * q.maps * q.band_rows * q.pitch * sizeof(real) > LARGEST_WORKSPACE:
         free_channels(q)
         return False
-    if not table_taps(q):
+    if not table_taps(q) or not table_order(q):
         free_channels(q)
         return False
     q.leave_out = leaves_out(q)
@@ -233,9 +273,15 @@ cdef bint plan_channels(ChannelPlan *q, Problem *p, int workers) noexcept nogil:
     q.at_band = LINE
     q.at_sums = q.at_band + round_up(sizeof(real) * (q.c_block * q.channel + MAX_NV * LANES), LINE)
     q.at_scratch = q.at_sums
-    if q.c_blocks > 1:
+    if q.by_outputs:
+        q.slots = round_up(line_length(q) + POSITIONS, LANES)
+        q.at_scratch += round_up(sizeof(real) * q.slots * (q.o_block if q.c_blocks > 1 else OUTPUT_NV * LANES), LINE)
+    elif q.c_blocks > 1:
         q.at_scratch += round_up(sizeof(real) * q.o_block * q.lds, LINE)
-    q.at_maps = q.at_scratch + sizeof(real) * MAX_R * MAX_NV * LANES
+    q.at_turned = q.at_scratch + sizeof(real) * MAX_R * MAX_NV * LANES
+    q.at_maps = q.at_turned
+    if q.by_outputs:
+        q.at_maps += round_up(sizeof(real) * turned_channels(q) * q.n_taps * OUTPUT_NV * LANES, LINE)
     q.at_masks = round_up(q.at_maps + q.fx.count * (sizeof(ColumnMap) + q.pitch * sizeof(int64_t)), LINE)
     q.workspace = q.at_masks
     if q.flat_x:
@@ -252,7 +298,7 @@ cdef bint leaves_out(const ChannelPlan *q) noexcept nogil:
     cdef int64_t after = (p.H.on - 1) * p.H.s + (p.H.k - 1) * p.H.d + 1 - p.H.n - p.H.before
     return (p.outer_taps == 1 and p.H.k > 1 and p.H.boundary == CONSTANT and p.constant[0] == 0
             and p.constant[1] == 0 and max(p.H.before, after) >= (strip_rows - 1) * p.H.s + 1
-            and all_finite(p.w, p.groups * p.O * p.C * q.n_taps))
+            and all_finite(p.w, p.groups * p.O * p.C * (p.w_taps if p.order != NULL else q.n_taps)))
 
 
 cdef void taps_of_rows(const Problem *p, int64_t first, int64_t last, int64_t *begin, int64_t *end) noexcept nogil:
@@ -284,6 +330,7 @@ cdef void free_channels(ChannelPlan *q) noexcept nogil:
     for i in range(4):
         free(q.phases[i].residue)
     free(q.taps)
+    free(q.order)
 
 
 cdef struct ChannelUnit:
@@ -430,6 +477,12 @@ cdef void run_tiles(const ChannelPlan *q, const ChannelUnit *u, char *workspace,
         o += tiles.R
 
 
+ctypedef void (*RunTiles)(const ChannelPlan *, const ChannelUnit *, char *, const char *, int64_t, int64_t,
+                          int64_t) noexcept nogil
+
+include "outputs.pxi"
+
+
 cdef void run_channel_unit(const void *plan, int64_t unit, char *workspace, Progress *progress,
                            bint calling) noexcept nogil:
     cdef const ChannelPlan *q = <const ChannelPlan *> plan
@@ -437,6 +490,7 @@ cdef void run_channel_unit(const void *plan, int64_t unit, char *workspace, Prog
     cdef ChannelUnit u
     cdef int64_t *held = <int64_t *> workspace       # whose band the workspace holds
     cdef int64_t c0, c1, m, block = unit // q.o_blocks
+    cdef RunTiles run = run_output_tiles if q.by_outputs else run_tiles
     u.o0 = unit % q.o_blocks * q.o_block
     u.o1 = min(p.O, u.o0 + q.o_block)
     unit //= q.o_blocks
@@ -467,11 +521,11 @@ cdef void run_channel_unit(const void *plan, int64_t unit, char *workspace, Prog
     while c0 < p.C:
         c1 = min(p.C, c0 + q.c_block)
         if u.in_place:
-            run_tiles(q, &u, workspace, input_slice(p, u.map, u.group * p.C + c0, 0, 0) + u.x0 * sizeof(real),
-                      p.x_channel, c0, c1)
+            run(q, &u, workspace, input_slice(p, u.map, u.group * p.C + c0, 0, 0) + u.x0 * sizeof(real), p.x_channel,
+                c0, c1)
         else:
             if q.c_blocks > 1 or held[0] != block:
                 fill_channel_band(q, &u, workspace, c0, c1)
                 held[0] = block
-            run_tiles(q, &u, workspace, workspace + q.at_band, q.channel * sizeof(real), c0, c1)
+            run(q, &u, workspace, workspace + q.at_band, q.channel * sizeof(real), c0, c1)
         c0 = c1

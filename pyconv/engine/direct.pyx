@@ -57,6 +57,9 @@ cdef struct Problem:
     int y_code
     bint y_direct                    # the output is reals, one after the other along W
     const real *w
+    const int64_t *order             # NULL, or w is (groups * C, O, w_taps), and weight (o, c, t) is w[c, o, order[t]]
+    int64_t w_taps
+    const real *w_end
     const real *bias
     real constant[2]                 # of each part
     bint fused
@@ -301,7 +304,8 @@ cdef void describe_source(Source *source, cnp.ndarray a):
 
 cdef void describe_problem(Problem *p, cnp.ndarray x, cnp.ndarray w, cnp.ndarray out, int n_batch, int64_t groups,
                            tuple stride, tuple dilation, tuple before, tuple boundary, double constant,
-                           double constant_imag, int64_t x_parts, bint interleaved, int64_t upscale):
+                           double constant_imag, int64_t x_parts, bint interleaved, int64_t upscale,
+                           cnp.ndarray order):
     cdef int n_spatial = w.ndim - 2
     cdef int a, first_spatial = n_batch + 1
     cdef Axis axes[MAX_AXES]
@@ -310,6 +314,10 @@ cdef void describe_problem(Problem *p, cnp.ndarray x, cnp.ndarray w, cnp.ndarray
     p.groups = groups
     p.C = w.shape[1]
     p.O = w.shape[0] // groups
+    if order is not None:
+        p.C, p.O = p.O, p.C
+        p.order = <const int64_t *> cnp.PyArray_DATA(order)
+        p.w_taps = cnp.PyArray_SIZE(w) // (w.shape[0] * w.shape[1])
     p.x_parts = x_parts
     p.x_channel, p.y_channel = x.strides[n_batch], out.strides[n_batch]
     p.upscale = upscale
@@ -330,6 +338,7 @@ cdef void describe_problem(Problem *p, cnp.ndarray x, cnp.ndarray w, cnp.ndarray
     p.x = <const char *> cnp.PyArray_DATA(x)
     p.y = <char *> cnp.PyArray_DATA(out)
     p.w = <const real *> cnp.PyArray_DATA(w)
+    p.w_end = p.w + cnp.PyArray_SIZE(w)
     describe_source(&p.source, x)
     p.y_code = dtype_code(out)
     p.constant[0], p.constant[1] = <real> constant, <real> constant_imag
@@ -337,9 +346,9 @@ cdef void describe_problem(Problem *p, cnp.ndarray x, cnp.ndarray w, cnp.ndarray
     # Spatial axes; neighbours that no kernel reaches across and that lie evenly in both arrays become one.
     cdef int used = 0
     for a in range(n_spatial):
-        set_axis(&axes[used], x.shape[first_spatial + a], out.shape[first_spatial + a] // upscale, w.shape[2 + a],
-                 stride[a], dilation[a], before[a], boundary[a], x.strides[first_spatial + a],
-                 upscale * out.strides[first_spatial + a])
+        set_axis(&axes[used], x.shape[first_spatial + a], out.shape[first_spatial + a] // upscale,
+                 w.shape[2 + a] if order is None else order.shape[a], stride[a], dilation[a], before[a], boundary[a],
+                 x.strides[first_spatial + a], upscale * out.strides[first_spatial + a])
         used += 1
         if used > 1 and p.interleave == 1 and merge_axes(&axes[used - 2], &axes[used - 1]):
             used -= 1
@@ -363,15 +372,16 @@ cdef void describe_problem(Problem *p, cnp.ndarray x, cnp.ndarray w, cnp.ndarray
 def correlate(cnp.ndarray x not None, cnp.ndarray w not None, cnp.ndarray bias, cnp.ndarray out not None,
               int n_batch, int64_t groups, tuple stride, tuple dilation, tuple before, tuple boundary,
               double constant, double constant_imag, int64_t x_parts, bint interleaved,
-              int workers, bint skip_zeros, bint fused, int pairs, int64_t upscale):
+              int workers, bint skip_zeros, bint fused, int pairs, int64_t upscale, cnp.ndarray order, bint run=True):
     """pyconv.engine.correlate once dtypes are settled: w and out are real and native, a complex x has its two parts on
-    a last axis of length two, and with `interleaved` the last batch axis runs inside W."""
+    a last axis of length two, and with `interleaved` the last batch axis runs inside W. Returns the size of its
+    workspace in bytes, without running it where `run` is false."""
     cdef Problem p
     describe_problem(&p, x, w, out, n_batch, groups, stride, dilation, before, boundary, constant, constant_imag,
-                     x_parts, interleaved, upscale)
+                     x_parts, interleaved, upscale, order)
     p.bias = <const real *> cnp.PyArray_DATA(bias) if bias is not None else NULL
     p.fused, p.pairs = fused, pairs
-    execute(&p, skip_zeros, workers)
+    return execute(&p, skip_zeros, workers, run)
 
 
 def weight_gradient(cnp.ndarray x not None, cnp.ndarray g not None, cnp.ndarray dw not None, int n_batch,
@@ -382,7 +392,8 @@ def weight_gradient(cnp.ndarray x not None, cnp.ndarray g not None, cnp.ndarray 
     cdef WeightPlan q
     cdef Block parts
     cdef int64_t size = cnp.PyArray_SIZE(dw)
-    describe_problem(&p, x, dw, g, n_batch, groups, stride, dilation, before, boundary, constant, 0.0, 1, False, 1)
+    describe_problem(&p, x, dw, g, n_batch, groups, stride, dilation, before, boundary, constant, 0.0, 1, False, 1,
+                     None)
     memset(&q, 0, sizeof(WeightPlan))
     describe_source(&q.gradient, g)
     try:
@@ -403,40 +414,61 @@ def weight_gradient(cnp.ndarray x not None, cnp.ndarray g not None, cnp.ndarray 
         free_weights(&q)
 
 
-cdef int execute(Problem *p, bint skip_zeros, int workers) except -1:
-    """Plan, allocate the workspace, run."""
+cdef int64_t execute(Problem *p, bint skip_zeros, int workers, bint run) except -1:
+    """Plan, allocate the workspace, run; returns the workspace's size."""
     cdef ChannelPlan channels
     cdef RowPlan rows
-    cdef int planned = plan_rows(&rows, p, skip_zeros, workers) if p.O == 1 else NOT_SUITED
-    cdef bint by_rows = planned == PLANNED
+    cdef Block exchanged
+    cdef int planned
+    cdef bint by_rows
+    if p.order != NULL and p.O == 1:
+        exchanged = exchange(p, workers)
+        try:
+            return execute(p, skip_zeros, workers, run)
+        finally:
+            give_back(exchanged)
+    planned = plan_rows(&rows, p, skip_zeros, workers) if p.O == 1 else NOT_SUITED
+    by_rows = planned == PLANNED
     if planned == NO_MEMORY or not (by_rows or plan_channels(&channels, p, workers)):
         raise MemoryError("the workspace of this convolution does not fit in memory: its kernel reaches too far")
+    memset(&exchanged, 0, sizeof(exchanged))
     try:
+        if not by_rows and not channels.by_outputs and p.order != NULL:
+            exchanged = exchange(p, workers)
         if by_rows:
-            execute_units(p, run_row_unit, &rows, rows.units, rows.workspace, workers)
-        else:
-            execute_units(p, run_channel_unit, &channels, channels.units, channels.workspace, workers)
+            return execute_units(p, run_row_unit, &rows, rows.units, rows.workspace, workers, run)
+        return execute_units(p, run_channel_unit, &channels, channels.units, channels.workspace, workers, run)
     finally:
+        if exchanged.start != NULL:
+            give_back(exchanged)
         if by_rows:
             free_rows(&rows)
         else:
             free_channels(&channels)
-    return 0
 
 
-cdef int execute_units(Problem *p, RunUnit run_unit, const void *plan, int64_t units, int64_t size,
-                       int workers) except -1:
-    """Run a plan's units, each thread with a workspace of `size` bytes whose first ones are its header."""
+cdef int64_t execute_units(Problem *p, RunUnit run_unit, const void *plan, int64_t units, int64_t size,
+                           int workers, bint run=True) except -1:
+    """Run a plan's units, each thread with a workspace of `size` bytes whose first ones are its header; returns what
+    all workspaces take."""
+    return run_units(run_unit, plan, units, size, multiply_adds(p), workers, run)
+
+
+cdef int64_t run_units(RunUnit run_unit, const void *plan, int64_t units, int64_t size, double products, int workers,
+                       bint run=True) except -1:
+    """The same for a work of so many products."""
     cdef Progress progress
     cdef list caught = []
     cdef Block workspace
     if units == 0:
         return 0
-    if multiply_adds(p) < SERIAL_BELOW or multiply_adds(p) < BRIEF and monotonic_seconds() < alone_until:
+    if products < SERIAL_BELOW or run and products < BRIEF and monotonic_seconds() < alone_until:
         workers = 1
     if workers > units:
         workers = <int> units
     size = round_up(size, LINE) + LINE
+    if not run:
+        return workers * size
     workspace = take_block(workers * size)
     try:
         begin(&progress, <void *> caught)
@@ -446,12 +478,17 @@ cdef int execute_units(Problem *p, RunUnit run_unit, const void *plan, int64_t u
         give_back(workspace)
     if caught:
         raise caught[0]
-    return 0
+    return workers * size
 
 
 cdef inline double multiply_adds(const Problem *p) noexcept nogil:
     return (<double> p.N * p.groups * p.O * p.C * p.outer_size * p.outer_taps * p.H.on * p.W.on * p.interleave
             * p.H.k * p.W.k)
+
+
+def serial_below():
+    """Calls of fewer multiply-adds than this use one thread."""
+    return SERIAL_BELOW
 
 
 def small_corr2d(x, k, stride, padding, dilation, padding_mode, padding_value, dtype, out, method, overflow, workers):
@@ -494,7 +531,7 @@ def small_corr2d(x, k, stride, padding, dilation, padding_mode, padding_value, d
     p.source.end = array_end(a)
     set_axis(&p.H, a.shape[0], shape[0], w.shape[0], s, d, pad, CONSTANT, a.strides[0], y.strides[0])
     set_axis(&p.W, a.shape[1], shape[1], w.shape[1], s, d, pad, CONSTANT, a.strides[1], y.strides[1])
-    execute(&p, False, 1)
+    execute(&p, False, 1, True)
     return y
 
 

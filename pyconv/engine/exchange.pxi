@@ -32,17 +32,18 @@ cdef void exchange_channels(const real *w, real *out, int64_t O, int64_t C, int6
         o += 1
 
 
-def exchange(cnp.ndarray w not None, cnp.ndarray order not None, cnp.ndarray out not None, int64_t groups, int workers):
-    """Fill out, (groups * C, O, len(order)), from w, (groups * O, C, T): both reals and C-contiguous, order int64."""
-    cdef int64_t O = w.shape[0] // groups, C = w.shape[1], T = w.shape[2], n = order.shape[0], size = O * C * T
-    cdef int64_t blocks = ceil_div(C, LANES), i, g, c0
-    cdef const real *from_ = <const real *> cnp.PyArray_DATA(w)
-    cdef real *to = <real *> cnp.PyArray_DATA(out)
-    cdef const int64_t *taps = <const int64_t *> cnp.PyArray_DATA(order)
-    if groups * size < SERIAL_BELOW:
+cdef Block exchange(Problem *p, int workers) except *:
+    """Point p.w to a copy of its weights in the usual order."""
+    cdef int64_t n = p.outer_taps * p.H.k * p.W.k, size = p.O * p.C * p.w_taps, blocks = ceil_div(p.O, LANES), i, g, c0
+    cdef Block block = take_block(max(<int64_t> 1, p.groups * p.O * p.C * n) * sizeof(real))
+    cdef const real *w = p.w
+    cdef real *to = <real *> block.start
+    if p.groups * size < SERIAL_BELOW:
         workers = 1
-    for i in prange(groups * blocks, num_threads=workers, schedule="static", nogil=True):
+    for i in prange(p.groups * blocks, num_threads=workers, schedule="static", nogil=True):
         g = i // blocks
         c0 = i % blocks * LANES
-        exchange_channels(from_ + g * size, to + g * O * C * n, O, C, T, taps, n, c0, min(C, c0 + LANES),
-                          (groups - g) * size)
+        exchange_channels(w + g * size, to + g * p.O * p.C * n, p.C, p.O, p.w_taps, p.order, n, c0,
+                          min(p.O, c0 + LANES), (p.groups - g) * size)
+    p.w, p.order = to, NULL
+    return block

@@ -211,7 +211,7 @@ def fft(cnp.ndarray x not None, cnp.ndarray w not None, cnp.ndarray u not None, 
     cdef int i
     cdef list tiles = []
     cdef tuple one = (1, 1)
-    describe_problem(&p, x, w, out, n_batch, groups, one, one, before, boundary, constant, 0.0, 1, False, 1)
+    describe_problem(&p, x, w, out, n_batch, groups, one, one, before, boundary, constant, 0.0, 1, False, 1, None)
     p.bias = <const real *> cnp.PyArray_DATA(bias) if bias is not None else NULL
     if not plan_fft(&q, &p, <const real *> cnp.PyArray_DATA(u), u.shape[1], size):
         raise MemoryError("the workspace of this convolution does not fit in memory")

@@ -7,7 +7,7 @@ cdef extern from "stdlib.h" nogil:
 cdef enum:
     LINE = 64                        # bytes of a cache line
     KEPT_BLOCKS = 4
-    KEPT_BYTES = 16777216            # no larger block is kept
+    KEPT_BYTES = 25165824            # no larger block is kept
 
 
 cdef struct Block:

@@ -82,6 +82,17 @@ typedef real vec __attribute__((vector_size(PYCONV_VECTOR_BYTES), aligned(sizeof
 #define PYCONV_ROW_NV_SHORTER 1
 #endif
 #define PYCONV_MAX_NV 12
+/* The same for tiles whose vectors run over output channels: two of them for so many positions. */
+#if defined(__AVX512F__) || defined(__aarch64__)
+#define PYCONV_POSITIONS 14
+#define PYCONV_POSITIONS_SHORT 7
+#elif defined(__AVX__)
+#define PYCONV_POSITIONS 6
+#define PYCONV_POSITIONS_SHORT 3
+#else
+#define PYCONV_POSITIONS 4
+#define PYCONV_POSITIONS_SHORT 2
+#endif
 /* Taps of a tile of dot products for four output channels. */
 #if defined(__AVX512F__) || defined(__aarch64__)
 #define PYCONV_DOTS4 6
@@ -185,6 +196,36 @@ PYCONV_INLINE vec permuted(vec v, mask_vec order) {
 #endif
 }
 
+/* Lanes n, n + 1, ... of two vectors that follow one another, by an order that `lanes_from` and `two_further` make. Where
+ * PYCONV_SHIFTS is not set that takes longer than an unaligned load. */
+PYCONV_INLINE mask_vec lanes_from(int n) {
+    mask_vec m = {0};
+    for (int i = 0; i < PYCONV_LANES; i++) m[i] = n + i;
+    return m;
+}
+
+PYCONV_INLINE mask_vec two_further(mask_vec order) { return order + 2; }
+
+#if defined(__AVX512F__) && !defined(PYCONV_I64)
+#define PYCONV_SHIFTS 1
+#if defined(PYCONV_F32)
+PYCONV_INLINE vec two_shifted(vec a, vec b, mask_vec order) {
+    return (vec)_mm512_permutex2var_ps((__m512)a, (__m512i)order, (__m512)b);
+}
+#else
+PYCONV_INLINE vec two_shifted(vec a, vec b, mask_vec order) {
+    return (vec)_mm512_permutex2var_pd((__m512d)a, (__m512i)order, (__m512d)b);
+}
+#endif
+#else
+#define PYCONV_SHIFTS 0
+PYCONV_INLINE vec two_shifted(vec a, vec b, mask_vec order) {
+    vec v = a;
+    for (int i = 0; i < PYCONV_LANES; i++) v[i] = order[i] < PYCONV_LANES ? a[order[i]] : b[order[i] - PYCONV_LANES];
+    return v;
+}
+#endif
+
 PYCONV_INLINE void fill_mask(real *mask, int64_t n, int64_t period, int64_t first, int64_t end) {
     mask_bits *bits = (mask_bits *)mask;
     for (int64_t i = 0, j = 0; i < n; i++) {
@@ -259,8 +300,44 @@ PYCONV_INLINE void store_every_second(real *to, const real *from, int64_t n) {
 #define PYCONV_ZIP_SECOND 1, 3
 #endif
 
-/* Transpose a square of reals. A round takes the highest bit of the row's number to the end of the column's, and that
- * of the column's to the end of the row's; after log2(LANES) rounds they have changed places. */
+/* Transpose a square of reals. */
+#if PYCONV_VECTOR_BYTES == 64 && defined(PYCONV_F32)
+/* Quarters of four rows by shuffles within them, then the quarters: shuffles that take any lane of two vectors anywhere
+ * (as below) need twice the time. */
+#define PYCONV_ZIP_LOW 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29
+#define PYCONV_ZIP_HIGH 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31
+#define PYCONV_ZIP_LOW_PAIRS 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29
+#define PYCONV_ZIP_HIGH_PAIRS 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31
+#define PYCONV_EVEN_QUARTERS 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27
+#define PYCONV_ODD_QUARTERS 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31
+PYCONV_INLINE void transpose_square(vec *v) {
+    vec t[16];
+#pragma GCC unroll 4
+    for (int i = 0; i < 16; i += 4) {
+        vec a = __builtin_shufflevector(v[i], v[i + 1], PYCONV_ZIP_LOW);
+        vec b = __builtin_shufflevector(v[i], v[i + 1], PYCONV_ZIP_HIGH);
+        vec c = __builtin_shufflevector(v[i + 2], v[i + 3], PYCONV_ZIP_LOW);
+        vec d = __builtin_shufflevector(v[i + 2], v[i + 3], PYCONV_ZIP_HIGH);
+        t[i] = __builtin_shufflevector(a, c, PYCONV_ZIP_LOW_PAIRS);
+        t[i + 1] = __builtin_shufflevector(a, c, PYCONV_ZIP_HIGH_PAIRS);
+        t[i + 2] = __builtin_shufflevector(b, d, PYCONV_ZIP_LOW_PAIRS);
+        t[i + 3] = __builtin_shufflevector(b, d, PYCONV_ZIP_HIGH_PAIRS);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        vec a = __builtin_shufflevector(t[i], t[4 + i], PYCONV_EVEN_QUARTERS);
+        vec b = __builtin_shufflevector(t[i], t[4 + i], PYCONV_ODD_QUARTERS);
+        vec c = __builtin_shufflevector(t[8 + i], t[12 + i], PYCONV_EVEN_QUARTERS);
+        vec d = __builtin_shufflevector(t[8 + i], t[12 + i], PYCONV_ODD_QUARTERS);
+        v[i] = __builtin_shufflevector(a, c, PYCONV_EVEN_QUARTERS);
+        v[8 + i] = __builtin_shufflevector(a, c, PYCONV_ODD_QUARTERS);
+        v[4 + i] = __builtin_shufflevector(b, d, PYCONV_EVEN_QUARTERS);
+        v[12 + i] = __builtin_shufflevector(b, d, PYCONV_ODD_QUARTERS);
+    }
+}
+#else
+/* A round takes the highest bit of the row's number to the end of the column's, and that of the column's to the end of
+ * the row's; after log2(LANES) rounds they have changed places. */
 PYCONV_INLINE void transpose_square(vec *v) {
 #pragma GCC unroll 4
     for (int round = 1; round < PYCONV_LANES; round *= 2) {
@@ -274,6 +351,7 @@ PYCONV_INLINE void transpose_square(vec *v) {
         for (int i = 0; i < PYCONV_LANES; i++) v[i] = t[i];
     }
 }
+#endif
 
 /* The sum of each vector's lanes, as one vector: the same rounds, each adding the two halves. */
 PYCONV_INLINE vec sum_each(vec *v) {

@@ -12,6 +12,9 @@ cdef extern from "vector.h" nogil:
     bint all_finite(const real *, int64_t)
     mask_vec lane_order(const int64_t *, int64_t)
     vec permuted(vec, mask_vec)
+    mask_vec lanes_from(int)
+    mask_vec two_further(mask_vec)
+    vec two_shifted(vec, vec, mask_vec)
     void store_every_second(real *, const real *, int64_t)
     void transpose_square(vec *)
     vec sum_each(vec *)
@@ -48,4 +51,7 @@ cdef extern from "vector.h" nogil:
         ROW_NV_SHORT "PYCONV_ROW_NV_SHORT"
         ROW_NV_SHORTER "PYCONV_ROW_NV_SHORTER"
         DOTS4 "PYCONV_DOTS4"
+        POSITIONS "PYCONV_POSITIONS"
+        POSITIONS_SHORT "PYCONV_POSITIONS_SHORT"
+        SHIFTS "PYCONV_SHIFTS"
         REAL_CODE "PYCONV_REAL_CODE"

@@ -89,6 +89,8 @@ cdef bint plan_weights(WeightPlan *q, Problem *p, int workers) noexcept nogil:
         dots = q.rows * round_up(q.cols, LANES)
         q.at_sums = q.at_gradient + round_up(sizeof(real) * q.o_block * dots, LINE)
     q.workspace = q.at_sums + round_up(sizeof(real) * q.o_block * q.slots * q.width, LINE)
+    if q.by_lanes:                   # whole squares of sums are read
+        q.workspace += LANES * q.lanes * sizeof(real)
     return True
 
 
@@ -193,7 +195,8 @@ cdef void weight_unit(const void *plan, int64_t unit, char *workspace, Progress 
     cdef const WeightPlan *q = <const WeightPlan *> plan
     cdef const Problem *p = q.band.p
     cdef WeightUnit u
-    cdef int64_t split, chunk, end, i, size = p.groups * p.O * p.C * q.band.n_taps
+    cdef bint in_place, first
+    cdef int64_t split, chunk, end, i, lds, size = p.groups * p.O * p.C * q.band.n_taps
     cdef real *sums = <real *> (workspace + q.at_sums)
     u.o0 = unit % q.o_blocks * q.o_block
     u.o1 = min(p.O, u.o0 + q.o_block)
@@ -204,7 +207,14 @@ cdef void weight_unit(const void *plan, int64_t unit, char *workspace, Progress 
     u.group = unit % p.groups
     split = unit // p.groups
     u.dw = q.parts + split * size + u.group * p.O * p.C * q.band.n_taps
-    memset(sums, 0, (u.o1 - u.o0) * q.slots * q.width * sizeof(real))
+    if not q.by_lanes:
+        memset(sums, 0, (u.o1 - u.o0) * q.slots * q.width * sizeof(real))
+    # One tap: sums lie in dw as in the workspace.
+    in_place = q.by_lanes and q.band.n_taps == 1 and u.c1 - u.c0 == q.lanes
+    lds = q.slots * q.width
+    if in_place:
+        sums, lds = u.dw + u.o0 * p.C + u.c0, p.C
+    first = True
     chunk = split * ceil_div(q.chunks, q.splits)
     end = min(q.chunks, chunk + ceil_div(q.chunks, q.splits))
     while chunk < end and go_on(progress, calling):
@@ -219,10 +229,13 @@ cdef void weight_unit(const void *plan, int64_t unit, char *workspace, Progress 
         find_gradients(q, &u, workspace)
         if q.by_lanes:
             fill_turned_band(q, &u, workspace)
-            add_lanes(q, &u, workspace, sums)
+            add_lanes(q, &u, workspace, not first, sums, lds)
+            first = False
         else:
             add_dots(q, &u, workspace, sums)
         chunk += 1
+    if in_place:
+        return
     if q.by_lanes:
         turn_back(q, &u, sums)
     else:
@@ -294,12 +307,14 @@ cdef void fill_turned_band(const WeightPlan *q, const WeightUnit *u, char *works
         band += q.band_rows * q.band_cols * q.lanes
 
 
-cdef void add_lanes(const WeightPlan *q, const WeightUnit *u, char *workspace, real *sums) noexcept nogil:
+cdef void add_lanes(const WeightPlan *q, const WeightUnit *u, char *workspace, bint resume, real *sums,
+                    int64_t lds) noexcept nogil:
+    """The chunk's products: those of an output channel `lds` from the next one's; with `resume`, added to `sums`."""
     cdef const Problem *p = q.band.p
     cdef const ChannelTiles *tiles
     cdef const char *band = workspace + q.at_band
     cdef const char *at
-    cdef int64_t o = u.o0, slot, tap, v0, vectors = q.width // LANES, strips, lds = q.slots * q.width
+    cdef int64_t o = u.o0, slot, tap, v0, vectors = q.width // LANES, strips
     cdef int64_t position = q.lanes * sizeof(real), row = q.band_cols * position, kz, ky, kx
     cdef int i = 0, v
     while o < u.o1:
@@ -324,23 +339,43 @@ cdef void add_lanes(const WeightPlan *q, const WeightUnit *u, char *workspace, r
                     strips -= 1      # leave two short tiles
                 tiles.run[v](at + v0 * sizeof(vec), strips, q.columns, u.cols, u.rows, q.sy * row,
                              <const real *> (u.g + (o - u.o0) * u.g_channel),
-                             u.g_channel // <int64_t> sizeof(real), 0, NULL, True,
+                             u.g_channel // <int64_t> sizeof(real), 0, NULL, resume,
                              sums + (o - u.o0) * lds + slot * q.width + v0 * LANES, lds)
                 v0 += strips * tiles.NV[v]
         o += tiles.R
 
 
 cdef void turn_back(const WeightPlan *q, const WeightUnit *u, const real *sums) noexcept nogil:
-    """The sums, channels last, into dw, channels first."""
+    """The sums, channels last, into dw, channels first: a square of taps x channels at a time."""
     cdef const Problem *p = q.band.p
-    cdef int64_t taps = q.band.n_taps, o, c, t
+    cdef vec square[LANES]
+    cdef int64_t taps = q.band.n_taps, channels = u.c1 - u.c0, o, c, t, left
     cdef real *dw
+    cdef int i
     for o in range(u.o0, u.o1):
-        dw = u.dw + (o * p.C + u.c0) * taps
-        for c in range(u.c1 - u.c0):
-            for t in range(taps):    # slots of `width`, or kernel rows of them: either way taps lie `lanes` apart
-                dw[t] = sums[t * q.lanes + c]
-            dw += taps
+        c = 0
+        while c < channels:
+            t = 0
+            while t < taps:
+                if t > 0:
+                    t = min(t, taps - LANES)
+                for i in range(LANES):       # slots of `width`, or kernel rows of them: either way, `lanes` apart
+                    square[i] = (<const vec *> (sums + (t + i) * q.lanes + c))[0]
+                transpose_square(square)
+                dw = u.dw + (o * p.C + u.c0 + c) * taps + t
+                # Whole vectors, as long as the next channels overwrite what they spill.
+                left = (channels - c) * taps - t
+                if (LANES - 1) * taps + LANES <= left:
+                    for i in range(LANES):
+                        (<vec *> (dw + i * taps))[0] = square[i]
+                else:
+                    for i in range(LANES):
+                        if i * taps + LANES <= left:
+                            (<vec *> (dw + i * taps))[0] = square[i]
+                        elif i < channels - c:
+                            copy_reals(dw + i * taps, <const real *> &square[i], min(<int64_t> LANES, taps - t))
+                t += LANES
+            c += LANES
         sums += q.slots * q.width
 
 

@@ -93,6 +93,7 @@ static const double N_4_5[8] = {-1, 45 / 32., 45 / 32., -9 / 2., -9 / 2., 90, 90
 
 #define PYCONV_MAX_A 8
 #define PYCONV_MAX_M 4
+#define PYCONV_MAX_TAPS 25 /* r * r */
 #define PYCONV_UNROLL _Pragma("GCC unroll 8")
 
 /* out = T in; the table is constant and the loops unroll, so that zeros cost nothing. */
@@ -240,7 +241,7 @@ PYCONV_INLINE void any_back(int m, int a, const double *A, const real *from, int
 }
 
 PYCONV_INLINE void any_weights(int r, int a, const double *P, const double *N, const vec *g, real *to, int64_t plane) {
-    vec t[PYCONV_MAX_A][5];
+    vec t[PYCONV_MAX_A][5]; /* r */
     PYCONV_UNROLL
     for (int k = 0; k < r; k++) {
         PYCONV_UNROLL

@@ -1,10 +1,10 @@
 # Nested Winograd convolution at stride 1: fewer multiplications, by transforms (winograd.h has these and their source).
 #
 # The output is cut into tiles of m x m, the kernel into blocks of r x r. Each a x a window of the input, a = m + r - 1
-# and m apart, is transformed into a * a numbers; number i of all windows is plane i, an image with one pixel a tile. The
-# weights are transformed likewise, and plane i of the output is an ordinary convolution of plane i of the input: over
-# all channels, with one tap for each block of the kernel. With more than one block m = r, so that a block further is a
-# tile further and all blocks share the windows. So the sums are the work of the tiles of tile.pxi.
+# and m apart, is transformed into a * a numbers; number i of all windows is plane i, an image with a pixel for each
+# tile. The weights are transformed likewise, and plane i of the output is an ordinary convolution of plane i of the
+# input: over all channels, with one tap for each block of the kernel. With more than one block m = r, so that a block
+# further is a tile further and all blocks share the windows. So the sums are the work of the tiles of tile.pxi.
 #
 #    input rows --B along rows--> row planes (i, j) --B down columns--> planes (i, j) of all channels, V
 #                                                                            | tiles: one convolution a plane
@@ -26,6 +26,7 @@ cdef extern from "winograd.h" nogil:
     int any_not_zero(const vec *)
     enum:
         MAX_A "PYCONV_MAX_A"
+        MAX_TAPS "PYCONV_MAX_TAPS"
 
 cdef enum:
     PLANES_BYTES = 16777216          # V and S of all threads
@@ -63,12 +64,11 @@ cdef inline int64_t odd_lines(int64_t n) noexcept nogil:
     return (n + 1 - n % 2) * line
 
 
-cdef bint plan_winograd(WinogradPlan *q, Problem *p, const real *u, int64_t u_plane, int m, int r,
-                        int workers) noexcept nogil:
+cdef bint plan_winograd(WinogradPlan *q, Problem *p, int64_t u_plane, int m, int r, int workers) noexcept nogil:
     """False: out of memory."""
     cdef int64_t budget, reach, vectors, i
     memset(q, 0, sizeof(WinogradPlan))
-    q.p, q.u, q.u_plane = p, u, u_plane
+    q.p, q.u_plane = p, u_plane
     q.f = find_variant(m, r)
     q.m, q.a, q.planes = m, q.f.a, q.f.a * q.f.a
     q.by, q.bx = ceil_div(p.H.k, r), ceil_div(p.W.k, r)
@@ -161,7 +161,8 @@ cdef void size_rows(WinogradPlan *q, int64_t budget, int workers) noexcept nogil
     q.col_blocks = ceil_div(q.tiles_x, q.cols)
     rows = best_rows
     if p.N * p.groups * q.col_blocks * ceil_div(q.tiles_y, rows) < 4 * workers:
-        rows = ceil_div(q.tiles_y, max(1, ceil_div(workers * (1 if workers == 1 else 2), p.N * p.groups * q.col_blocks)))
+        pieces = workers if workers == 1 else 2 * workers
+        rows = ceil_div(q.tiles_y, max(1, ceil_div(pieces, p.N * p.groups * q.col_blocks)))
         rows = max(1, min(rows, best_rows))
     q.span = rows * q.pitch
     q.spans = ceil_div(q.tiles_y, rows) * p.N
@@ -249,7 +250,8 @@ cdef void transform_input(const WinogradPlan *q, const WinogradUnit *u, char *wo
                 else:
                     f.row(row, vectors, to, also, q.row_plane)
             l += end - ty
-        f.columns(rows + u.first - first_row * q.pitch, q.row_plane, q.v_line // LANES, planes + c * q.v_line, q.v_plane)
+        f.columns(rows + u.first - first_row * q.pitch, q.row_plane, q.v_line // LANES, planes + c * q.v_line,
+                  q.v_plane)
 
 
 cdef void sum_channels(const WinogradPlan *q, const WinogradUnit *u, char *workspace) noexcept nogil:
@@ -379,89 +381,136 @@ cdef void run_winograd_unit(const void *plan, int64_t unit, char *workspace, Pro
 
 # ---------------------------------------------------------------- weights
 
-cdef void transform_weights(const WinogradTransforms *f, const real *w, int64_t kh, int64_t kw, int64_t C, int64_t left,
-                            real *u, int64_t plane) noexcept nogil:
-    """The weights of one output channel; `left` reals from w on may be read."""
+cdef struct WeightTransform:
+    const WinogradTransforms *f
+    const real *w
+    real *u
+    int64_t O, C, kh, kw             # O and C: of one group
+    int64_t outputs                  # of all groups
+    int64_t o_step, c_step           # reals from channel to channel of w
+    bint flipped                     # taps from last to first
+    int64_t plane                    # reals from plane to plane of u
+
+
+cdef void describe_weights(WeightTransform *q, cnp.ndarray w, int64_t groups, int m, int r, bint exchanged):
+    q.f = find_variant(m, r)
+    q.w = <const real *> cnp.PyArray_DATA(w)
+    q.O, q.C, q.kh, q.kw = w.shape[0] // groups, w.shape[1], w.shape[2], w.shape[3]
+    q.o_step, q.c_step, q.flipped = q.C * q.kh * q.kw, q.kh * q.kw, exchanged
+    if exchanged:
+        q.O, q.C, q.o_step, q.c_step = q.C, q.O, q.c_step, q.o_step
+    q.outputs = groups * q.O
+    q.plane = odd_lines(q.O * q.C * ceil_div(q.kh, r) * ceil_div(q.kw, r))
+
+
+cdef void transform_weights(const void *plan, int64_t unit, char *workspace, Progress *progress,
+                            bint calling) noexcept nogil:
+    """The weights of one output channel, vectors of input channels at a time."""
+    cdef const WeightTransform *q = <const WeightTransform *> plan
+    cdef const WinogradTransforms *f = q.f
+    cdef int64_t size = q.kh * q.kw, by = ceil_div(q.kh, f.r), bx = ceil_div(q.kw, f.r), blocks = by * bx
+    cdef int64_t first = unit // q.O * q.O * q.C * size + unit % q.O * q.o_step, end = q.outputs * q.C * size
+    cdef const real *w = q.w + first
+    cdef real *u = q.u + unit // q.O * f.a * f.a * q.plane + unit % q.O * q.C * blocks
     cdef vec taps[LANES]
-    cdef vec g[25]
-    cdef real transformed[64 * LANES]
-    cdef int64_t c, ky, kx, i, j, k, n, b, by = ceil_div(kh, f.r), bx = ceil_div(kw, f.r), size = kh * kw, at
+    cdef vec g[MAX_TAPS]
+    cdef real transformed[MAX_A * MAX_A * LANES]
+    cdef int64_t c = 0, ky, kx, i, j, k, n, b, at
     cdef bint turned
-    c = 0
-    while c < C:
-        turned = size <= LANES and (c + LANES - 1) * size + LANES <= left and c + LANES <= C
+    while c < q.C:
+        turned = size <= LANES and first + (c + LANES - 1) * q.c_step + LANES <= end and c + LANES <= q.C
         if turned:
             for i in range(LANES):
-                taps[i] = (<const vec *> (w + (c + i) * size))[0]
+                taps[i] = (<const vec *> (w + (c + i) * q.c_step))[0]
             transpose_square(taps)
-        for b in range(by * bx):
+        for b in range(blocks):
             ky, kx = b // bx * f.r, b % bx * f.r
             for i in range(f.r):
                 for j in range(f.r):
                     k = i * f.r + j
-                    at = (ky + i) * kw + kx + j
-                    if ky + i >= kh or kx + j >= kw:
-                        g[k] = vzero()
-                    elif turned:
+                    at = (ky + i) * q.kw + kx + j
+                    if q.flipped:
+                        at = size - 1 - at
+                    if turned and ky + i < q.kh and kx + j < q.kw:
                         g[k] = taps[at]
-                    else:
-                        g[k] = vzero()
-                        for n in range(min(LANES, C - c)):
-                            (<real *> &g[k])[n] = w[(c + n) * size + at]
-            if by * bx == 1 and c + LANES <= C:
-                f.weights(g, u + c, plane)
-            else:
-                f.weights(g, transformed, LANES)
-                for i in range(f.a * f.a):
-                    for j in range(min(LANES, C - c)):
-                        u[i * plane + (c + j) * by * bx + b] = transformed[i * LANES + j]
+                        continue
+                    g[k] = vzero()
+                    if ky + i < q.kh and kx + j < q.kw:
+                        for n in range(min(LANES, q.C - c)):
+                            (<real *> &g[k])[n] = w[(c + n) * q.c_step + at]
+            if blocks == 1 and c + LANES <= q.C:
+                f.weights(g, u + c, q.plane)
+                continue
+            f.weights(g, transformed, LANES)
+            for i in range(f.a * f.a):
+                for j in range(min(LANES, q.C - c)):
+                    u[i * q.plane + (c + j) * blocks + b] = transformed[i * LANES + j]
         c += LANES
 
 
-def winograd_weights(cnp.ndarray w not None, cnp.ndarray u not None, int64_t groups, int m, int r, int workers):
-    """Fill u, (groups * a * a, at least O // groups * C // groups * blocks), from w, (O, C // groups, kh, kw), both
-    C-contiguous."""
-    cdef const WinogradTransforms *f = find_variant(m, r)
-    cdef int64_t O = w.shape[0] // groups, C = w.shape[1], kh = w.shape[2], kw = w.shape[3]
-    cdef int64_t size = C * kh * kw, row = C * ceil_div(kh, r) * ceil_div(kw, r), plane = u.shape[1], o
-    cdef const real *from_ = <const real *> cnp.PyArray_DATA(w)
-    cdef real *to = <real *> cnp.PyArray_DATA(u)
-    if groups * O * row * f.a * f.a < SERIAL_BELOW:
-        workers = 1
-    for o in prange(groups * O, num_threads=workers, schedule="static", nogil=True):
-        transform_weights(f, from_ + o * size, kh, kw, C, (groups * O - o) * size,
-                          to + o // O * f.a * f.a * plane + o % O * row, plane)
+def winograd_size(cnp.ndarray w not None, int64_t groups, int m, int r, bint exchanged):
+    """The shape of transformed weights: a plane a row, padded."""
+    cdef WeightTransform q
+    describe_weights(&q, w, groups, m, r, exchanged)
+    return groups * q.f.a * q.f.a, q.plane
 
 
-def winograd(cnp.ndarray x not None, cnp.ndarray w not None, cnp.ndarray u not None, cnp.ndarray bias,
+def winograd_weights(cnp.ndarray w not None, cnp.ndarray u not None, int64_t groups, int m, int r, bint exchanged,
+                     int workers):
+    """Fill u, of `winograd_size`, from w, (O, C // groups, kh, kw); both are C-contiguous."""
+    cdef WeightTransform q
+    describe_weights(&q, w, groups, m, r, exchanged)
+    q.u = <real *> cnp.PyArray_DATA(u)
+    run_units(transform_weights, &q, q.outputs, 0, <double> cnp.PyArray_SIZE(u), workers)
+
+
+def winograd(cnp.ndarray x not None, cnp.ndarray w not None, cnp.ndarray u, cnp.ndarray bias,
              cnp.ndarray out not None, int n_batch, int64_t groups, tuple before, tuple boundary, double constant,
-             int workers, int m, int r):
-    """Correlate at stride 1. Returns the blocks, (first image, last, group, first channel, last, row, last, column,
-    last), in which some output is not finite, each last one excluded."""
+             int workers, int m, int r, cnp.ndarray order, bint run=True):
+    """Correlate at stride 1, with weights that are exchanged where there is an order. Without u they are transformed
+    first. Returns the blocks, (first image, last, group, first channel, last, row, last, column, last), in which some
+    output is not finite, each last one excluded; without `run`, the bytes of all workspaces."""
     cdef Problem p
     cdef WinogradPlan q
-    cdef WinogradUnit t
-    cdef int64_t unit, first, last, i
-    cdef list blocks = []
+    cdef WeightTransform weights
+    cdef Block block
     cdef tuple one = (1, 1)
-    describe_problem(&p, x, w, out, n_batch, groups, one, one, before, boundary, constant, 0.0, 1, False, 1)
+    cdef int64_t size
+    describe_problem(&p, x, w, out, n_batch, groups, one, one, before, boundary, constant, 0.0, 1, False, 1, order)
     p.bias = <const real *> cnp.PyArray_DATA(bias) if bias is not None else NULL
-    p.fused = True
-    if not plan_winograd(&q, &p, <const real *> cnp.PyArray_DATA(u), u.shape[1], m, r, workers):
+    describe_weights(&weights, w, groups, m, r, order is not None)
+    memset(&block, 0, sizeof(block))
+    if not plan_winograd(&q, &p, weights.plane, m, r, workers):
         raise MemoryError("the workspace of this convolution does not fit in memory")
     try:
-        execute_units(&p, run_winograd_unit, &q, q.units, q.workspace, workers)
-        for unit in range(q.units):
-            if q.bad[unit]:
-                t = winograd_unit(&q, unit)
-                first, last = t.first // q.pitch, (t.first + t.tiles - 1) // q.pitch
-                i = first // q.map_rows
-                if last // q.map_rows == i:
-                    rows = min((first - i * q.map_rows) * m, p.H.on), min((last - i * q.map_rows + 1) * m, p.H.on)
-                else:
-                    rows = 0, p.H.on
-                blocks.append((i, last // q.map_rows + 1, t.group, t.o0, t.o1, *rows, t.x0 * m,
-                               min((t.x0 + t.cols) * m, p.W.on)))
+        if u is None and run:
+            size = groups * q.planes * weights.plane
+            block = take_block(max(<int64_t> 1, size) * sizeof(real))
+            weights.u = <real *> block.start
+            run_units(transform_weights, &weights, weights.outputs, 0, size, workers)
+        q.u = weights.u if u is None else <const real *> cnp.PyArray_DATA(u)
+        size = execute_units(&p, run_winograd_unit, &q, q.units, q.workspace, workers, run)
+        return bad_blocks(&q) if run else size
     finally:
+        if block.start != NULL:
+            give_back(block)
         free_winograd(&q)
+
+
+cdef list bad_blocks(const WinogradPlan *q):
+    cdef const Problem *p = q.p
+    cdef WinogradUnit t
+    cdef int64_t unit, first, last, n
+    cdef list blocks = []
+    for unit in range(q.units):
+        if q.bad[unit]:
+            t = winograd_unit(q, unit)
+            first, last = t.first // q.pitch, (t.first + t.tiles - 1) // q.pitch
+            n = first // q.map_rows
+            if last // q.map_rows == n:
+                rows = min((first - n * q.map_rows) * q.m, p.H.on), min((last - n * q.map_rows + 1) * q.m, p.H.on)
+            else:
+                rows = 0, p.H.on
+            blocks.append((n, min(last // q.map_rows + 1, p.N), t.group, t.o0, t.o1, *rows, t.x0 * q.m,
+                           min((t.x0 + t.cols) * q.m, p.W.on)))
     return blocks

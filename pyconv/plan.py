@@ -1,0 +1,440 @@
+"""Which method a convolution runs by, why, and convolutions that are planned ahead.
+
+The choice follows from shapes, dtypes and settings alone, and never from batch size, threads or caches: these may
+change how the work is cut up, but not the bits of the result. Costs are cycles of one core for one image; only their
+ratios matter.
+"""
+import functools
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from pyconv import _check, engine
+from pyconv._workers import resolve_workers
+
+METHODS = ("auto", "direct", "im2col", "winograd")
+
+# Vectors of 512 bits, two multiply-adds a cycle: narrower vectors slow all methods down alike.
+_VECTOR_BYTES = 64
+_VECTORS_A_CYCLE = 2
+_CYCLES_A_CALL = 1500                # Winograd: to set up and to go through its stages
+_TILES_OVERHEAD = 1.07               # multiply-adds between rows, and what the loops cost
+_ROWS_OVERHEAD = 3                   # direct, one output channel a group: what the loops cost, in kernel columns
+_BYTES_A_CYCLE = 8                   # that reach a core from where images and many weights lie
+_CYCLES_A_COPY = 4                   # a vector into the band
+_CYCLES_A_TRANSFORM = 16             # Winograd: a vector of one plane, of input or output tiles
+_CYCLES_A_WEIGHT = 12                # Winograd: a vector of one plane, of weights, and where they come in blocks
+_CYCLES_A_BLOCK = 24
+_WEIGHT_BYTES_A_CYCLE = 16           # Winograd: transformed weights that are read beside multiply-adds
+_CACHED_BYTES = 2**24                # those beyond come from further away
+_UNCACHED_BYTES_A_CYCLE = 6
+
+# Winograd: |y - exact| <= c * u * max(|x| * |w|) with c this and 2 for each term of a plane's sum, as measured on signs
+# that add up all roundings, on impulses, random numbers, twelve decades and photographs (tests/test_winograd.py).
+_ERROR = {(2, 3): 9, (4, 3): 40, (3, 3): 26, (4, 4): 180, (4, 5): 180}
+
+
+class Candidate(NamedTuple):
+    """A method that could do it."""
+
+    method: str
+    variant: tuple | None            # of Winograd, (m, r): outputs a tile and taps a block, along each axis
+    cycles: float                    # an image, on one core
+    error: float                     # c in |y - exact| <= c * u * max(|x| * |w|)
+    accurate: bool                   # enough for "auto"
+
+
+class Choice(NamedTuple):
+    """The method of a convolution, and those it was chosen from."""
+
+    method: str                      # "direct", "im2col" or "winograd"
+    variant: tuple | None
+    reason: str                      # a sentence
+    candidates: tuple
+
+
+def _winograd_variants(kernel):
+    """The variants (m, r) for a kernel of at least 3 x 3: one block of taps, or several where m is r."""
+    return tuple((m, r) for m, r in engine.WINOGRAD_VARIANTS
+                 if (m == r and kernel != (3, 3)) or (m != r and r - 2 < max(kernel) <= r))
+
+
+def obstacle(weight, dtype, stride, dilation):
+    """Why Winograd's method does not apply, or None."""
+    if len(weight) != 4:
+        return f"it has {len(weight) - 2} spatial axes, not 2"
+    if stride != (1, 1):
+        return f"its stride is {stride}, not 1"
+    if dilation != (1, 1):
+        return f"its dilation is {dilation}, not 1"
+    if min(weight[2:]) < 3:
+        return f"its kernel is {weight[2]} x {weight[3]}, smaller than 3 x 3"
+    if dtype.char not in "fd":
+        return f"it is computed in {dtype}, not in float32 or float64"
+    return None
+
+
+@functools.lru_cache(maxsize=1024)
+def choose(sample, weight, dtype, stride, sides, dilation, groups, prepared=False, method="auto"):
+    """The `Choice` for a convolution.
+
+    Parameters
+    ----------
+    sample : tuple of int, (C,) + spatial
+        Of one image.
+    weight : tuple of int, (O, C / groups) + kernel
+    dtype : numpy.dtype
+        Computed in.
+    stride, dilation : tuple of int
+    sides : tuple of (before, after)
+        Padding; negative where samples are left out.
+    groups : int
+    prepared : bool
+        Whether weights are transformed ahead, so that it costs nothing here.
+    method : str
+        One of `METHODS`; a name means that method, in its fastest variant that is accurate enough, if there is one.
+    """
+    kernel = weight[2:]
+    size = tuple((n + before + after - d * (k - 1) - 1) // s + 1
+                 for n, (before, after), k, s, d in zip(sample[1:], sides, kernel, stride, dilation, strict=True))
+    terms = weight[1] * math.prod(kernel)
+    direct = Candidate("direct", None, _direct_cycles(sample, weight, dtype, size, groups), terms + 2, True)
+    im2col = direct._replace(method="im2col", cycles=direct.cycles + _im2col_cycles(sample, weight, dtype, size))
+    why_not = obstacle(weight, dtype, stride, dilation)
+    winograd = [] if why_not else [
+        Candidate("winograd", variant, _winograd_cycles(variant, sample, weight, dtype, size, prepared),
+                  winograd_error(variant, weight), winograd_error(variant, weight) <= (terms + 2) / 2)
+        for variant in _winograd_variants(kernel)]
+    candidates = (direct, im2col, *winograd)
+    if method in ("direct", "im2col"):
+        return Choice(method, None, "as asked", candidates)
+    winograd.sort(key=lambda candidate: (not candidate.accurate, candidate.cycles))
+    if method == "winograd":
+        return Choice("winograd", winograd[0].variant, f"{_name(*winograd[0][:2])}, as asked", candidates)
+    if why_not:
+        return Choice("direct", None, f"Winograd does not apply, since {why_not}", candidates)
+    best = winograd[0]
+    if not best.accurate:
+        return Choice("direct", None, "Winograd's error could pass half of what direct's bound allows", candidates)
+    if best.cycles < direct.cycles:
+        ratio = direct.cycles / best.cycles
+        faster = f"{ratio - 1:.0%}" if ratio < 2 else f"{ratio:.1f} times"
+        return Choice("winograd", best.variant, f"{_name(*best[:2])} is {faster} faster than direct", candidates)
+    ratio = best.cycles / direct.cycles
+    slower = f"{ratio - 1:.0%}" if ratio < 2 else f"{ratio:.1f} times"
+    return Choice("direct", None, f"Winograd would be {slower} slower here", candidates)
+
+
+def choose_gradient(sample, weight, dtype, stride, sides, dilation, groups):
+    """The `Choice` for the input gradient of a convolution with these settings: at stride 1 it is a convolution too.
+
+    It is the same whether weights are prepared or not, so that a plan's gradients have the bits of `pyconv.grad`.
+    """
+    reach = tuple(d * (k - 1) for k, d in zip(weight[2:], dilation, strict=True))
+    size = tuple((n + sum(pair) - r - 1) // s + 1
+                 for n, pair, r, s in zip(sample[1:], sides, reach, stride, strict=True))
+    exchanged = (groups * weight[1], weight[0] // groups, *weight[2:])
+    back = tuple((r - before, r - after) for r, (before, after) in zip(reach, sides, strict=True))
+    # Of one position along an axis, the engine makes a correlation for each tap.
+    method = "direct" if stride != (1,) * len(stride) or 1 in size else "auto"
+    return choose((weight[0], *size), exchanged, dtype, stride, back, dilation, groups, False, method)
+
+
+# ---- estimates ----
+
+
+def _lanes(dtype):
+    return _VECTOR_BYTES // dtype.itemsize
+
+
+def _memory_cycles(sample, weight, dtype, size):
+    """To read and write every array once."""
+    return (math.prod(sample) + weight[0] * math.prod(size) + math.prod(weight)) * dtype.itemsize / _BYTES_A_CYCLE
+
+
+def _direct_cycles(sample, weight, dtype, size, groups):
+    """With 16 channels or more a group, calls took 0.75 to 1.35 times as long, two thirds of them within 5%
+    (benchmarks/estimates.py, on the machine of docs/design.md)."""
+    lanes = _lanes(dtype)
+    if weight[0] == groups:
+        vectors = math.prod(size[:-1]) * -(-size[-1] // lanes) * math.prod(weight)
+        multiply = vectors / _VECTORS_A_CYCLE * (1 + _ROWS_OVERHEAD / weight[-1])
+    else:
+        multiply = math.prod(size) * math.prod(weight) / lanes / _VECTORS_A_CYCLE * _TILES_OVERHEAD
+        multiply += math.prod(sample) / lanes * _CYCLES_A_COPY
+    return max(multiply, _memory_cycles(sample, weight, dtype, size))
+
+
+def _im2col_cycles(sample, weight, dtype, size):
+    """To write the patch matrix and to read it."""
+    return 2 * sample[0] * math.prod(weight[2:]) * math.prod(size) * dtype.itemsize / _BYTES_A_CYCLE
+
+
+def _winograd_cycles(variant, sample, weight, dtype, size, prepared):
+    m, r = variant
+    lanes, planes = _lanes(dtype), (m + r - 1)**2
+    by, bx = blocks = [-(-k // r) for k in weight[2:]]
+    tiles = [-(-on // m) for on in size]
+    vectors = -(-((tiles[0] - 1) * (tiles[1] + bx - 1) + tiles[1]) // lanes)
+    read = -(-(tiles[0] + by - 1) * (tiles[1] + bx - 1) // lanes)
+    weights = planes * by * bx * weight[0] * weight[1]
+    multiply = weights * vectors / _VECTORS_A_CYCLE * _TILES_OVERHEAD
+    far = max(0, weights * dtype.itemsize - _CACHED_BYTES)
+    multiply += (weights * dtype.itemsize - far) / _WEIGHT_BYTES_A_CYCLE + far / _UNCACHED_BYTES_A_CYCLE
+    transform = planes * (sample[0] * read + weight[0] * vectors) * _CYCLES_A_TRANSFORM
+    if not prepared:
+        transform += weights / lanes * (_CYCLES_A_WEIGHT if blocks == [1, 1] else _CYCLES_A_BLOCK)
+    return _CYCLES_A_CALL + max(multiply + transform, _memory_cycles(sample, weight, dtype, size))
+
+
+def winograd_error(variant, weight):
+    """c in |y - exact| <= c * u * max(|x| * |w|), for weights of this shape."""
+    return _ERROR[variant] + 2 * weight[1] * math.prod(-(-k // variant[1]) for k in weight[2:])
+
+
+# ---- planned ahead ----
+
+
+
+class Plan:
+    """A convolution planned ahead, as `plan_conv2d` returns it: weights and settings fixed, called with any batch.
+
+    It may be called from several threads at once, and pickled. It holds copies of the weights and the bias, and no
+    other array.
+
+    Attributes
+    ----------
+    method : str
+        ``"direct"`` or ``"winograd"``.
+    variant : (int, int) or None
+        Of Winograd's method: outputs a tile and taps a block of the kernel, along each axis.
+    reason : str
+        Why this one.
+    candidates : tuple
+        The methods considered, each with ``method``, ``variant``, ``cycles`` (estimated, one image on one core) and
+        ``error``, the c in ``|y - exact| <= c * u * max(|x| * |w|)`` for unit roundoff u.
+    dtype : numpy.dtype
+        Of the result.
+    input_shape, output_shape : tuple of int
+        The input's, as it was given, and the output's that follows; any number of images may be passed.
+    flops : int
+        Multiplications and additions of the plain method, one image.
+    workspace_bytes : int
+        What a call on an input of `input_shape` takes for itself, with all its threads.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pyconv
+    >>> plan = pyconv.plan_conv2d((1, 8, 8), np.ones((1, 1, 3, 3)), padding=1, method="direct")
+    >>> plan
+    <Plan conv2d (1, 8, 8) to (1, 8, 8), 3x3, float64: direct>
+    >>> plan.method, plan.output_shape, plan.flops
+    ('direct', (1, 8, 8), 1152)
+    """
+
+    def __init__(self, input_shape, weight, bias, layer, value, method, workers):
+        """`layer` is what conv.py settles; weight and bias are in the dtype computed in, and the plan's own."""
+        self.input_shape, self.output_shape, self.dtype = input_shape, layer.shape, layer.result
+        self._sample, self._size = input_shape[-3:], layer.shape[-3:]
+        self._weight, self._bias, self._computed = weight, bias, layer.computed
+        self._groups, self._stride, self._dilation, self._value = layer.groups, layer.stride, layer.dilation, value
+        self._before, self._boundary = layer.before, layer.boundary
+        self._workers = workers
+        products = math.prod(self._size[1:]) * weight.size
+        self._brief = (engine.SERIAL_BELOW - 1) // products if products else 0       # images too few for two threads
+        self._constant = weight.size == 0        # without input channels the output is the bias alone
+        choice = choose(self._sample, weight.shape, layer.computed, layer.stride, layer.sides, layer.dilation,
+                        layer.groups, True, method)
+        self._gradient_variant = layer.gradient.variant
+        if not np.isfinite(weight).all():
+            self._gradient_variant = None
+            if choice.method == "winograd" and method == "auto":
+                choice = choice._replace(method="direct", variant=None, reason="its weights are not all finite")
+        self.method, self.variant, self.reason, self.candidates = choice
+        self._prepare()
+
+    def _prepare(self):
+        # What gradients need is made when one is first asked for: by two threads at once perhaps, to the same end.
+        self._kept = {}
+        self._transformed = None
+        if self.variant is not None:
+            self._transformed = engine.winograd_weights(self._weight, self._groups, *self.variant,
+                                                        resolve_workers(self._workers))
+
+    def __getstate__(self):
+        # How weights are laid out may differ on the machine that reads this.
+        return {**self.__dict__, "_kept": None, "_transformed": None}
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        self._prepare()
+
+    def __call__(self, x, out=None):
+        """Convolve: `pyconv.conv2d` with the same settings, ``dtype=plan.dtype`` and ``method=plan.method``.
+
+        Parameters
+        ----------
+        x : array_like, (N, C, H, W) or (C, H, W)
+            Any number of images of the planned size, of any strides.
+        out : ndarray, optional
+            Filled and returned. It may overlap x, which is then copied first.
+
+        Returns
+        -------
+        ndarray, (N, O, oh, ow) or (O, oh, ow)
+
+        Raises
+        ------
+        ValueError
+            Images of another size or number of channels, an `out` of the wrong shape.
+        TypeError
+            Arguments of a wrong kind.
+        """
+        x = self._planned(x, self._sample, "x")
+        batch = x.shape[:-3]
+        if out is None:
+            out = np.empty(batch + self._size, self.dtype)
+        else:
+            x = self._apart(x, out, batch + self._size)
+        if out.size == 0:
+            return out
+        workers = self._threads(batch)
+        if self._constant:
+            out[...] = 0 if self._bias is None else self._bias.reshape(-1, 1, 1)
+        elif self.variant is None:
+            engine.correlate(x, self._weight, self._bias, out, len(batch), self._groups, self._stride, self._dilation,
+                             self._before, self._boundary, self._value, workers)
+        else:
+            engine.winograd(x, self._weight, self._transformed, self._bias, out, len(batch), self._groups, self._before,
+                         self._boundary, self._value, workers, *self.variant)
+        return out
+
+    def input_gradient(self, dy, out=None):
+        """Gradient with respect to the input: the bits of `pyconv.grad.conv2d_input` with ``dtype=plan.dtype``.
+
+        Parameters
+        ----------
+        dy : array_like, (N, O, oh, ow) or (O, oh, ow)
+            The loss's gradient with respect to the result.
+        out : ndarray, optional
+            Filled and returned. It may overlap dy, which is then copied first.
+
+        Returns
+        -------
+        ndarray, (N, C, H, W) or (C, H, W)
+
+        Raises
+        ------
+        ValueError, TypeError
+            As in a call.
+        """
+        dy = self._planned(dy, self._size, "dy")
+        batch = dy.shape[:-3]
+        if out is None:
+            out = np.empty(batch + self._sample, self.dtype)
+        else:
+            dy = self._apart(dy, out, batch + self._sample)
+        weight = self._weight if self._weight.dtype.kind != "c" else self._conjugate()
+        engine.input_gradient(dy, weight, None, out, len(batch), self._groups, self._stride, self._dilation,
+                              self._before, self._boundary, self._threads(batch), self._kept, self._gradient_variant)
+        return out
+
+    def weight_gradient(self, x, dy, out=None):
+        """Gradient with respect to the weights: the bits of `pyconv.grad.conv2d_weight` with ``dtype=plan.dtype``.
+
+        Parameters
+        ----------
+        x : array_like, (N, C, H, W) or (C, H, W)
+        dy : array_like, (N, O, oh, ow) or (O, oh, ow)
+            The loss's gradient with respect to the result.
+        out : ndarray, optional
+            Filled and returned.
+
+        Returns
+        -------
+        ndarray, (O, C / groups, kh, kw)
+
+        Raises
+        ------
+        ValueError, TypeError
+            As in a call; x and dy with different numbers of images.
+        """
+        x, dy = self._planned(x, self._sample, "x"), self._planned(dy, self._size, "dy")
+        batch = x.shape[:-3]
+        _check.planned_batches(batch, dy.shape[:-3])
+        shape = self._weight.shape
+        if out is not None:
+            _check.output_array(out, shape, self.dtype)
+        dw = np.empty(shape, self._computed)
+        engine.weight_gradient(x, dy, dw, len(batch), self._groups, self._stride, self._dilation, self._before,
+                               self._boundary, self._value, self._threads(batch))
+        if out is None and dw.dtype == self.dtype:
+            return dw
+        with np.errstate(over="ignore"):
+            if out is None:
+                return dw.astype(self.dtype)
+            out[...] = dw
+        return out
+
+    def _planned(self, a, sample, name):
+        """`a` as an array of one image of shape `sample`, or of a batch."""
+        a = _check.numeric_array(a, name)
+        shape = a.shape
+        if shape[-3:] != sample or len(shape) > 4:
+            _check.planned_shape(shape, sample, name)
+        if a.dtype is not self.dtype:
+            _check.planned_dtype(a.dtype, self.dtype, name)
+        return a
+
+    def _apart(self, a, out, shape):
+        """`a`, or a copy where `out`, which must have this shape, overlaps it."""
+        _check.output_array(out, shape, self.dtype)
+        return a.copy() if np.may_share_memory(out, a) else a
+
+    def _threads(self, batch):
+        """How many a call on this batch may use: looking that up takes as long as a very small image."""
+        if self._workers is None and math.prod(batch) <= self._brief:
+            return 1
+        return resolve_workers(self._workers)
+
+    def _conjugate(self):
+        weight = self._kept.get("conjugate")
+        return self._kept.setdefault("conjugate", self._weight.conj()) if weight is None else weight
+
+    @property
+    def flops(self):
+        return 2 * math.prod(self._size) * math.prod(self._weight.shape[1:])
+
+    @property
+    def workspace_bytes(self):
+        workers = self._threads(self.input_shape[:-3])
+        x, out = np.empty(self.input_shape, self._computed), np.empty(self.output_shape, self._computed)
+        if out.size == 0 or self._constant:
+            return 0
+        if self.variant is not None:
+            return engine.winograd_workspace_bytes(x, self._weight, self._transformed, out, x.ndim - 3, self._groups,
+                                                   self._before, self._boundary, workers, *self.variant)
+        return engine.workspace_bytes(x, self._weight, out, x.ndim - 3, self._groups, self._stride, self._dilation,
+                                      self._before, self._boundary, workers)
+
+    def __repr__(self):
+        kernel = "x".join(map(str, self._weight.shape[2:]))
+        return (f"<Plan conv2d {self.input_shape} to {self.output_shape}, {kernel}, {self.dtype}: "
+                f"{_name(self.method, self.variant)}>")
+
+    def __str__(self):
+        fastest = min(candidate.cycles for candidate in self.candidates)
+        lines = [f"{self.method}: {self.reason}", "", f"  {'method':16} {'time, relative':>14} {'error bound c':>14}"]
+        for candidate in self.candidates:
+            mark = "*" if candidate[:2] == (self.method, self.variant) else " "
+            note = "" if candidate.accurate else "  too inaccurate for method=\"auto\""
+            lines.append(f"{mark} {_name(*candidate[:2]):16} {candidate.cycles / fastest:14.2f} {candidate.error:14.0f}"
+                         f"{note}")
+        lines += ["", "|y - exact| <= c * u * max(|x| * |w|), u the unit roundoff; times are estimates"]
+        return "\n".join(lines)
+
+
+def _name(method, variant):
+    return method if variant is None else "Winograd F({},{})".format(*variant)

@@ -1,0 +1,213 @@
+"""Nested Winograd in the engine: the error it may make, who computes non-finite outputs, and bits that never change."""
+
+import cases
+import numpy as np
+import oracle
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from skimage import data
+
+from pyconv import engine, plan
+
+POINTS = {
+    (2, 3): (0, 1, -1),
+    (4, 3): (0, 5 / 8, -5 / 8, 3 / 2, -3 / 2),
+    (3, 3): (0, 1 / 2, 3 / 2, -5 / 4),
+    (4, 4): (0, 7 / 8, -7 / 8, 2, -2, 1 / 4),
+    (4, 5): (0, 1 / 2, -1 / 2, 1, -1, 2, -2),
+}
+WIDER = {np.dtype(np.float32): np.float64, np.dtype(np.float64): np.longdouble}
+BOUNDARIES = list(engine.BOUNDARIES)
+
+
+def winograd(x, w, bias, variant, *, padding=((0, 0), (0, 0)), groups=1, boundary="constant", cval=0.0, workers=1,
+             out=None):  # fmt: skip
+    size = [
+        n + before + after - k + 1 for n, (before, after), k in zip(x.shape[-2:], padding, w.shape[2:], strict=True)
+    ]
+    y = np.full((*x.shape[:-3], w.shape[0], *size), np.nan, w.dtype) if out is None else out
+    before = tuple(before for before, _ in padding)
+    u = engine.winograd_weights(w, groups, *variant, workers)
+    codes = (engine.BOUNDARIES[boundary],) * 2
+    engine.winograd(x, w, u, bias, y, x.ndim - 3, groups, before, codes, cval, workers, *variant)
+    return y
+
+
+def error(actual, x, w, bias=None, **geometry):
+    """max |y - exact| in units of u * max(|x| * |w| + |bias|)."""
+    wide = WIDER[w.dtype]
+    x, w = x.astype(wide), w.astype(wide)
+    exact = oracle.correlate(x, w, None if bias is None else bias.astype(wide), **geometry)
+    geometry = geometry | {"cval": abs(geometry.get("cval", 0))}
+    magnitude = oracle.correlate(abs(x), abs(w), None if bias is None else abs(bias.astype(wide)), **geometry)
+    return float(np.max(abs(actual - exact)) / (float(oracle.UNIT_ROUNDOFF[actual.dtype.name]) * np.max(magnitude)))
+
+
+@st.composite
+def problems(draw):
+    variant = draw(st.sampled_from(list(POINTS)))
+    m, r = variant
+    taps = st.integers(2, 3 * r) if m == r else st.integers(2, r)
+    groups = draw(st.integers(1, 3))
+    settings = {
+        "padding": tuple(draw(st.tuples(st.integers(0, 9), st.integers(0, 9))) for _ in range(2)),
+        "groups": groups,
+        "boundary": draw(st.sampled_from(BOUNDARIES)),
+        "cval": draw(st.sampled_from([0.0, -2.5])),
+    }
+    kernel = draw(taps), draw(taps)
+    size = [
+        draw(st.integers(max(1, k - sum(pair)), 40))
+        for k, pair in zip(kernel, settings["padding"], strict=True)
+    ]
+    shape = draw(st.integers(1, 3)), groups * draw(st.integers(1, 20)), *size
+    weight = groups * draw(st.sampled_from([1, 1, 2, 5, 8, 19])), shape[1] // groups, *kernel
+    return variant, shape, weight, settings
+
+
+@given(problems(), st.sampled_from([np.float32, np.float64]), st.sampled_from(list(cases.LAYOUTS)),
+       st.sampled_from(cases.OUT_LAYOUTS), st.booleans(), st.integers(1, 3), st.integers(0, 2**31))  # fmt: skip
+def test_error_stays_within_what_is_documented(problem, dtype, layout, out_layout, biased, workers, seed):
+    variant, shape, weight, settings = problem
+    rng = np.random.default_rng(seed)
+    x = cases.lay_out(cases.normal(rng, shape, dtype), layout)
+    w = cases.normal(rng, weight, dtype)
+    bias = cases.normal(rng, weight[:1], dtype) if biased else None
+    contiguous = winograd(x, w, bias, variant, **settings)
+    assert error(contiguous, x, w, bias, **settings) <= plan.winograd_error(variant, weight)
+    out = cases.lay_out(np.full_like(contiguous, np.nan), out_layout)
+    winograd(x, w, bias, variant, **settings, workers=workers, out=out)
+    oracle.assert_same_bits(out.astype(dtype), contiguous)
+
+
+def signs(values):
+    return np.where(values < 0, -1.0, 1.0)
+
+
+def transforms(variant):
+    """B, and the powers in G, from the points (winograd.h)."""
+    m, r = variant
+    a, points = m + r - 1, POINTS[variant]
+    B, G = np.zeros((a, a)), np.zeros((a, r))
+    for i, point in enumerate(points):
+        B[i, : a - 1] = np.poly([p for p in points if p != point])[::-1]
+        G[i] = [float(point) ** k for k in range(r)]
+    B[-1] = np.poly(points)[::-1]
+    G[-1, -1] = 1
+    return B, G
+
+
+def awkward(kind, rng, variant, channels, kernel, outputs=24):
+    """An image and weights that make much of rounding errors."""
+    m, r = variant
+    a, n = m + r - 1, m * 8 + max(kernel) - 1
+    x, w = rng.standard_normal((1, channels, n, n)), rng.standard_normal((outputs, channels, *kernel))
+    if kind == "signs":              # those of the transforms: windows, and weights, all of whose terms add up
+        B, G = transforms(variant)
+        x, w = 1 + rng.random(x.shape) / 10, 1 + rng.random(w.shape) / 10
+        step = -(-a // m) * m
+        for top in range(0, n - a + 1, step):
+            for left in range(0, n - a + 1, step):
+                x[..., top : top + a, left : left + a] *= signs(np.outer(*B[rng.integers(a, size=2)]))
+        for o in range(outputs):
+            block = signs(np.outer(*G[rng.integers(a, size=2)]))
+            tiled = np.tile(block, [-(-k // r) for k in kernel])
+            w[o] *= tiled[: kernel[0], : kernel[1]]
+    elif kind == "uniform":
+        x, w = rng.random(x.shape), rng.random(w.shape)
+    elif kind == "impulses":
+        x *= rng.random(x.shape) < 0.02
+        w *= rng.random(w.shape) < 0.2
+        w[:, 0, 0, 0] += 1
+        x[0, :, n // 2, n // 2] += 1
+    elif kind == "twelve decades":
+        x = x * 10.0 ** rng.uniform(-6, 6, x.shape)
+        w = w * 10.0 ** rng.uniform(-6, 6, w.shape)
+    elif kind == "photograph":
+        image = data.camera() / 255
+        for c in range(channels):
+            top, left = rng.integers(0, 512 - n, size=2)
+            x[0, c] = image[top : top + n, left : left + n]
+    return x.astype(np.float32), w.astype(np.float32)
+
+
+# The least demanding settings for which "auto" may take each variant: the fewest terms, so the strictest bound.
+LEAST = [((2, 3), 4, (3, 3)), ((4, 3), 16, (3, 3)), ((4, 3), 64, (3, 3)), ((3, 3), 1, (11, 11)), ((3, 3), 8, (5, 5)),
+         ((4, 4), 1, (24, 24)), ((4, 4), 12, (7, 7)), ((4, 4), 40, (4, 4)),
+         ((4, 5), 19, (5, 5)), ((4, 5), 64, (5, 5))]  # fmt: skip
+KINDS = "signs", "uniform", "normal", "impulses", "twelve decades", "photograph"
+
+
+@pytest.mark.parametrize(("variant", "channels", "kernel"), LEAST)
+def test_what_auto_may_take_stays_below_half_of_the_bound_of_direct(variant, channels, kernel):
+    weight, half = (1, channels, *kernel), (channels * kernel[0] * kernel[1] + 2) / 2
+    assert plan.winograd_error(variant, weight) <= half
+    rng = np.random.default_rng(7)
+    for kind in KINDS:
+        x, w = awkward(kind, rng, variant, channels, kernel)
+        assert error(winograd(x, w, None, variant), x, w) <= half, kind
+
+
+@given(problems(), st.sampled_from([np.nan, np.inf, -np.inf]), st.booleans(), st.integers(0, 2**31))
+def test_non_finite_outputs_are_those_of_direct(problem, value, biased, seed):
+    variant, shape, weight, settings = problem
+    rng = np.random.default_rng(seed)
+    x, w = cases.normal(rng, shape, np.float32), cases.normal(rng, weight, np.float32)
+    w[rng.random(w.shape) < 0.2] = 0          # 0 * NaN is NaN
+    x.reshape(-1)[rng.integers(x.size, size=2)] = value
+    bias = cases.normal(rng, weight[:1], np.float32) if biased else None
+    direct = np.empty_like(y := winograd(x, w, bias, variant, **settings))
+    before = tuple(before for before, _ in settings["padding"])
+    engine.correlate(x, w, bias, direct, 1, settings["groups"], (1, 1), (1, 1), before,
+                     (engine.BOUNDARIES[settings["boundary"]],) * 2, settings["cval"], 1)  # fmt: skip
+    oracle.assert_same_class(y, direct)
+    finite = np.isfinite(direct)
+    oracle.assert_same_values(y[~finite], direct[~finite])
+
+
+@pytest.mark.parametrize("variant", POINTS)
+def test_transforms_that_overflow_give_the_finite_results_of_direct(variant):
+    r = variant[1]
+    x, w = np.zeros((1, 2, 30, 30), np.float32), np.full((3, 2, r, r), 0.25, np.float32)
+    x[:, 0, ::4, ::4], x[:, 1, ::4, ::4] = 3e38, -3e38
+    x[:, :, ::3] += 1
+    y = winograd(x, w, None, variant)
+    assert np.isfinite(y).all()
+    assert error(y, x, w) <= plan.winograd_error(variant, w.shape)
+
+
+@given(problems(), st.integers(0, 2**31))
+def test_bits_depend_on_neither_threads_nor_batch(problem, seed):
+    variant, shape, weight, settings = problem
+    rng = np.random.default_rng(seed)
+    x, w = cases.normal(rng, shape, np.float32), cases.normal(rng, weight, np.float32)
+    y = winograd(x, w, None, variant, **settings)
+    for workers in (2, 3, 8):
+        oracle.assert_same_bits(winograd(x, w, None, variant, **settings, workers=workers), y)
+    oracle.assert_same_bits(winograd(x[-1], w, None, variant, **settings), y[-1])
+
+
+def test_large_maps_are_cut_into_several_units():
+    rng = np.random.default_rng(1)
+    for shape, weight, variant in (
+        ((1, 64, 90, 250), (40, 64, 3, 3), (4, 3)),
+        ((1, 1, 700, 900), (1, 1, 25, 13), (4, 4)),
+    ):
+        x, w = cases.normal(rng, shape, np.float32), cases.normal(rng, weight, np.float32)
+        direct = np.empty((1, weight[0], *(n - k + 1 for n, k in zip(shape[2:], weight[2:], strict=True))))
+        engine.correlate(x.astype(float), w.astype(float), None, direct, 1, 1, (1, 1), (1, 1), (0, 0), (0, 0), 0.0, 2)
+        y = winograd(x, w, None, variant)
+        assert np.max(abs(y - direct)) <= 1e-4 * np.max(abs(direct))
+        oracle.assert_same_bits(winograd(x, w, None, variant, workers=3), y)
+
+
+@pytest.mark.parametrize("side", ["start", "end"])
+def test_reads_stay_within_the_arrays(side):
+    rng = np.random.default_rng(3)
+    for variant in POINTS:
+        for columns in (13, 64, 70):
+            x = cases.guarded(cases.normal(rng, (2, 3, 11, columns), np.float32), side)
+            w = cases.guarded(cases.normal(rng, (4, 3, 3, 3), np.float32), side)
+            y = winograd(x, w, None, variant, padding=((1, 1), (1, 1)))
+            assert error(y, x, w, padding=((1, 1), (1, 1))) <= plan.winograd_error(variant, w.shape)
