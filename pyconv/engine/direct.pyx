@@ -268,6 +268,7 @@ include "rows.pxi"
 include "weights.pxi"
 include "exchange.pxi"
 include "winograd.pxi"
+include "fft.pxi"
 
 
 # ---------------------------------------------------------------- the call from Python
