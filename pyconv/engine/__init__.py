@@ -228,7 +228,8 @@ def winograd_weights(w, groups, m, r, workers, exchanged=False):
     return u
 
 
-def winograd(x, w, u, bias, out, nbatch, groups, before, boundary, constant, workers, m, r, exchanged=False):
+def winograd(x, w, u, bias, out, nbatch, groups, before, boundary, constant, workers, m, r, exchanged=False,
+             skip_zeros=False):
     """`correlate` at stride and dilation 1 with two spatial axes, by F(m, r), and with one block of taps unless m == r.
 
     Parameters
@@ -239,12 +240,15 @@ def winograd(x, w, u, bias, out, nbatch, groups, before, boundary, constant, wor
         One of `WINOGRAD_VARIANTS`.
     exchanged : bool
         w is (C, O // groups) + kernel, and its taps are taken from last to first.
+    skip_zeros : bool
+        As in `correlate`.
 
     Others as there. Outputs that are not finite are computed again as by `correlate`.
     """
     if not (out.flags.aligned and out.dtype.isnative):
         native = np.empty(out.shape, out.dtype.newbyteorder("="))
-        winograd(x, w, u, bias, native, nbatch, groups, before, boundary, constant, workers, m, r, exchanged)
+        winograd(x, w, u, bias, native, nbatch, groups, before, boundary, constant, workers, m, r, exchanged,
+                 skip_zeros)
         out[...] = native
         return
     order = np.arange(w[0, 0].size)[::-1].reshape(w.shape[2:]) if exchanged else None
@@ -263,14 +267,38 @@ def winograd(x, w, u, bias, out, nbatch, groups, before, boundary, constant, wor
                 direct = np.empty(block.shape, block.dtype)
                 correlate(x[(*image, slice(group * channels, (group + 1) * channels))], w[from_:to],
                           None if bias is None else bias[from_:to], direct, 0, 1, (1, 1), (1, 1),
-                          (before[0] - y0, before[1] - x0), boundary, constant, workers)
+                          (before[0] - y0, before[1] - x0), boundary, constant, workers, skip_zeros)
                 np.copyto(block, direct, where=wrong)
 
 
-def winograd_workspace_bytes(x, w, u, out, nbatch, groups, before, boundary, workers, m, r):
-    """What `winograd` of such arrays takes for itself, all threads together."""
-    return _kernels[w.dtype].winograd(x, w, u, None, out, nbatch, groups, before, boundary, 0.0, workers, m, r, None,
-                                      False)
+def transformed_weights(w, groups, variant, workers, exchanged=False):
+    """What `winograd_weights` or `fft_weights` makes of w, by the method that `variant` belongs to."""
+    if len(variant) == 2:
+        return winograd_weights(w, groups, *variant, workers, exchanged)
+    return fft_weights(_turned_round(w, exchanged), *variant, workers)
+
+
+def correlate_transformed(x, w, u, bias, out, nbatch, groups, before, boundary, constant, workers, variant,
+                          exchanged=False, skip_zeros=False):
+    """`correlate` by `winograd`, if `variant` is (m, r), or by `fft`, if it is (tile,)."""
+    settings = nbatch, groups, before, boundary, constant, workers, *variant
+    if len(variant) == 2:
+        winograd(x, w, u, bias, out, *settings, exchanged, skip_zeros)
+    else:
+        fft(x, _turned_round(w, exchanged), u, bias, out, *settings, skip_zeros)
+
+
+def transformed_workspace_bytes(x, w, u, out, nbatch, groups, before, boundary, workers, variant):
+    """What `correlate_transformed` of such arrays takes for itself, all threads together."""
+    settings = nbatch, groups, before, boundary, 0.0, workers, *variant
+    if len(variant) == 2:
+        return _kernels[w.dtype].winograd(x, w, u, None, out, *settings, None, False)
+    return _kernels[w.dtype].fft(x, w, u, None, out, *settings, False)
+
+
+def _turned_round(w, exchanged):
+    """Weights of one input and one output channel a group, their taps from last to first if they are exchanged."""
+    return np.ascontiguousarray(w[:, :, ::-1, ::-1]) if exchanged else w
 
 
 def separable(x, down, along, out, nbatch, before, boundary, constant, workers, skip_zeros=False, fused=True,
@@ -347,9 +375,9 @@ _FFT_NS = {np.dtype(np.float32): ((0.5, 0.58, 0.61, 0.75, 0.85), 0.3),
 _SPECTRA_BYTES = 2**23               # of spectra that no plan keeps
 
 
-def fft_cost(kernel, size, dtype, tile):
+def fft_cost(kernel, size, dtype, tile, prepared=True):
     """How long `fft` takes for one channel of one image, in ns on the machine of `_FFT_NS`; infinity: the kernel does
-    not fit. `fft_weights` takes about half as long as a pair of tiles.
+    not fit. Where weights are not prepared, `fft_weights` takes half as long as a pair of tiles, and 12 us.
 
     kernel and size are those of the weights and the output, two spatial axes each."""
     steps = [tile - k + 1 for k in kernel]
@@ -357,7 +385,8 @@ def fft_cost(kernel, size, dtype, tile):
         return math.inf
     tiles = math.prod(-(-n // step) for n, step in zip(size, steps, strict=True))
     sample, output = _FFT_NS[np.dtype(dtype)]
-    return 2 * -(-tiles // 2) * tile**2 * sample[FFT_TILES.index(tile)] + math.prod(size) * output
+    own = tile**2 * sample[FFT_TILES.index(tile)]
+    return 2 * -(-tiles // 2) * own + math.prod(size) * output + (0 if prepared else own + 12000)
 
 
 def fft_tile(kernel, size, dtype):
@@ -380,7 +409,7 @@ def fft_weights(w, tile, workers):
     return u
 
 
-def fft(x, w, u, bias, out, nbatch, groups, before, boundary, constant, workers, tile):
+def fft(x, w, u, bias, out, nbatch, groups, before, boundary, constant, workers, tile, skip_zeros=False):
     """`correlate` at stride and dilation 1 with two spatial axes and one input and one output channel a group, by
     Fourier transforms of tiles.
 
@@ -399,11 +428,11 @@ def fft(x, w, u, bias, out, nbatch, groups, before, boundary, constant, workers,
             part = slice(first, min(first + count, groups))
             channels = (slice(None),) * nbatch + (part,)
             fft(x[channels], w[part], fft_weights(w[part], tile, workers), None if bias is None else bias[part],
-                out[channels], nbatch, part.stop - first, before, boundary, constant, workers, tile)
+                out[channels], nbatch, part.stop - first, before, boundary, constant, workers, tile, skip_zeros)
         return
     if not (out.flags.aligned and out.dtype.isnative):
         native = np.empty(out.shape, out.dtype.newbyteorder("="))
-        fft(x, w, u, bias, native, nbatch, groups, before, boundary, constant, workers, tile)
+        fft(x, w, u, bias, native, nbatch, groups, before, boundary, constant, workers, tile, skip_zeros)
         out[...] = native
         return
     tiles = _kernels[w.dtype].fft(x, w, u, bias, out, nbatch, groups, before, boundary, constant, workers, tile)
@@ -415,7 +444,7 @@ def fft(x, w, u, bias, out, nbatch, groups, before, boundary, constant, workers,
         direct = np.empty(block.shape, block.dtype)
         correlate(x[(*image, slice(channel, channel + 1))], w[channel:channel + 1],
                   None if bias is None else bias[channel:channel + 1], direct, 0, 1, (1, 1), (1, 1),
-                  (before[0] - y0, before[1] - x0), boundary, constant, workers)
+                  (before[0] - y0, before[1] - x0), boundary, constant, workers, skip_zeros)
         np.copyto(block, direct, where=wrong)
 
 
@@ -455,8 +484,8 @@ def input_gradient(g, w, bias, dx, nbatch, groups, stride, dilation, before, bou
         As in `correlate`.
     kept : dict, optional
         Where transformed weights are kept for other calls with the same w, groups and settings.
-    variant : (m, r), optional
-        At stride and dilation 1, for outputs of more than one position along each axis: by `winograd`.
+    variant : tuple, optional
+        At stride and dilation 1, for outputs of more than one position along each axis: by `correlate_transformed`.
     """
     if w.shape[0] == 0 or boundary.count(CONSTANT) == len(boundary):
         _padded_gradient(g, w, bias, dx, nbatch, groups, stride, dilation, before, workers, kept, variant)
@@ -538,7 +567,7 @@ def _padded_gradient(g, w, bias, dx, nbatch, groups, stride, dilation, before, w
         return
     if variant is not None:
         ((samples, _, _, padding),) = residues
-        _winograd_gradient(g, w, bias, dx[samples], nbatch, groups, padding, workers, kept, variant)
+        _transformed_gradient(g, w, bias, dx[samples], nbatch, groups, padding, workers, kept, variant)
         return
     if blocks:
         flat = w.reshape(w.shape[0], w.shape[1] * s * s, 1, 1)
@@ -570,15 +599,13 @@ def _single_window_gradient(g, w, bias, dx, nbatch, groups, dilation, before, wo
     dx[(..., *samples)] = sums[(..., *taps)]
 
 
-def _winograd_gradient(g, w, bias, dx, nbatch, groups, padding, workers, kept, variant):
-    """input_gradient at stride 1 by a variant of `winograd`; `kept` holds the transformed weights from call to call."""
+def _transformed_gradient(g, w, bias, dx, nbatch, groups, padding, workers, kept, variant):
+    """input_gradient at stride 1 by transforms; `kept` holds the transformed weights from call to call."""
     transformed = None if kept is None else kept.get(variant)
-    if transformed is None:
-        transformed = winograd_weights(w, groups, *variant, workers, exchanged=True)
-        if kept is not None:
-            kept[variant] = transformed
-    winograd(g, w, transformed, bias, dx, nbatch, groups, padding, (CONSTANT,) * len(padding), 0.0, workers,
-             *variant, exchanged=True)
+    if transformed is None and kept is not None:
+        transformed = kept[variant] = transformed_weights(w, groups, variant, workers, exchanged=True)
+    correlate_transformed(g, w, transformed, bias, dx, nbatch, groups, padding, (CONSTANT,) * len(padding), 0.0,
+                          workers, variant, exchanged=True)
 
 
 def _exchanged(w, groups, order):

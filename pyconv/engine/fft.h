@@ -238,11 +238,6 @@ static void turn_lines(const real *lines, int64_t n, real *rows, int64_t pitch) 
     }
 }
 
-/* A row's cache lines, some rows before it is read or written: the processor's own prefetch ends with each row. */
-PYCONV_INLINE void prefetch_row(const char *row, int64_t bytes) {
-    for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(row + i);
-}
-
 PYCONV_INLINE void prefetch_output(const char *row, int64_t bytes) {
     for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(row + i, 1);
 }

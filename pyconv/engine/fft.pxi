@@ -28,7 +28,6 @@ cdef extern from "fft.h" nogil:
     void transform_product(const Fft *, int, real *, real *, const vec *)
     void turn_rows(const real *, int64_t, int64_t, real *)
     void turn_lines(const real *, int64_t, real *, int64_t)
-    void prefetch_row(const char *, int64_t)
     void prefetch_output(const char *, int64_t)
     void finish_row(const real *, real *, int64_t, real, real, vec *)
 
@@ -201,13 +200,13 @@ def fft_weights(cnp.ndarray w not None, cnp.ndarray u not None, int64_t size, in
 
 def fft(cnp.ndarray x not None, cnp.ndarray w not None, cnp.ndarray u not None, cnp.ndarray bias,
         cnp.ndarray out not None, int n_batch, int64_t groups, tuple before, tuple boundary, double constant,
-        int workers, int64_t size):
+        int workers, int64_t size, bint run=True):
     """Correlate at stride 1. Returns the tiles, (image, channel, row, last, column, last), in which some output is not
-    finite, each last one excluded."""
+    finite, each last one excluded; without `run`, the bytes of all workspaces."""
     cdef Problem p
     cdef FftPlan q
     cdef FftTile t
-    cdef int64_t unit
+    cdef int64_t unit, taken
     cdef int i
     cdef list tiles = []
     cdef tuple one = (1, 1)
@@ -216,7 +215,9 @@ def fft(cnp.ndarray x not None, cnp.ndarray w not None, cnp.ndarray u not None, 
     if not plan_fft(&q, &p, <const real *> cnp.PyArray_DATA(u), u.shape[1], size):
         raise MemoryError("the workspace of this convolution does not fit in memory")
     try:
-        execute_units(&p, run_fft_unit, &q, q.units, q.workspace, workers)
+        taken = execute_units(&p, run_fft_unit, &q, q.units, q.workspace, workers, run)
+        if not run:
+            return taken
         for unit in range(q.units):
             for i in range(2):
                 if q.bad[unit] >> i & 1:

@@ -407,6 +407,7 @@ PYCONV_INLINE vec load_once(const char *p) {
 
 PYCONV_INLINE void prefetch(const char *p) { __builtin_prefetch(p); }
 
+/* A row's cache lines, some rows before it is read or written: the processor's own prefetch ends with each row. */
 PYCONV_INLINE void prefetch_row(const char *p, int64_t bytes) {
     for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(p + i);
 }
