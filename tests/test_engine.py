@@ -152,6 +152,132 @@ def test_taps_on_padding_are_left_out_only_where_nothing_shows(value, outputs):
 
 
 @given(data=st.data())
+def test_columns_cut_where_taps_leave_the_image(data):
+    # Blocks of columns with taps of their own; what is not finite must show as it does in the patch matrix.
+    draw = lambda low, high: data.draw(st.integers(low, high))  # noqa: E731
+    size, kernel = (draw(1, 30), draw(17, 60)), (draw(1, 4), draw(2, 4))
+    dilation, stride = (draw(1, 14), draw(8, 25)), (draw(1, 2), draw(1, 2))
+    padding = [
+        (max(0, d * (k - 1) + 1 - n) + draw(0, 9), draw(0, 30))
+        for n, k, d in zip(size, kernel, dilation, strict=True)
+    ]
+    x = integers((draw(1, 2), draw(1, 40), *size), seed=draw(0, 99))
+    w = integers((draw(48, 60), x.shape[1], *kernel), seed=1)
+    for a in (x, w):
+        if data.draw(st.booleans()):
+            a.flat[draw(0, a.size - 1)] = data.draw(st.sampled_from([np.inf, -np.inf, np.nan]))
+    bias = np.arange(w.shape[0])
+    keywords = {"stride": stride, "padding": padding, "dilation": dilation, "workers": draw(1, 3)}
+    expected = pyconv.conv2d(x, w, bias, method="im2col", **keywords)
+    oracle.assert_same_values(pyconv.conv2d(x, w, bias, **keywords), expected)
+
+
+@given(data=st.data())
+def test_input_gradients_cut_where_taps_leave_the_image(data):
+    # The same with weights that are exchanged, of which a residue of the stride has some of the taps.
+    draw = lambda low, high: data.draw(st.integers(low, high))  # noqa: E731
+    size, kernel, dilation = (draw(1, 20), draw(30, 60)), (draw(1, 3), draw(2, 4)), (draw(1, 9), draw(8, 15))
+    stride = (draw(1, 2), data.draw(st.sampled_from([1, 1, 2])))
+    padding = [
+        (draw(0, 5), max(0, d * (k - 1) + 1 - n) + draw(0, 9))
+        for n, k, d in zip(size, kernel, dilation, strict=True)
+    ]
+    on = oracle.output_size(size, kernel, stride, padding, dilation)
+    g = integers((draw(1, 2), draw(1, 20), *on), seed=draw(0, 99))
+    w = integers((g.shape[1], draw(48, 60), *kernel), seed=1)
+    if data.draw(st.booleans()):
+        w.flat[draw(0, w.size - 1)] = data.draw(st.sampled_from([np.inf, -np.inf, np.nan]))
+    dx = np.empty((len(g), w.shape[1], *size), np.float32)
+    before = tuple(start for start, _ in padding)
+    engine.input_gradient(g, w, None, dx, 1, 1, stride, dilation, before, (engine.CONSTANT,) * 2, draw(1, 3))
+    # Each residue by itself, its weights exchanged beforehand.
+    apart = np.zeros_like(dx)
+    for samples, order, step, start in engine._residues(before, size, kernel, on, stride, dilation)[1]:
+        engine.correlate(g, engine._exchanged(w, 1, order), None, apart[samples], 1, 1, (1, 1), step, start,
+                         (engine.CONSTANT,) * 2, 0.0, 1)
+    oracle.assert_same_values(dx, apart)
+
+
+@given(data=st.data())
+def test_weight_gradients_leave_out_padding_only_where_nothing_shows(data):
+    # Twelve channels and more: vectors of them. 0 * inf is still NaN.
+    draw = lambda low, high: data.draw(st.integers(low, high))  # noqa: E731
+    size, kernel = (draw(1, 20), draw(1, 20)), (draw(1, 3), draw(1, 3))
+    dilation, stride = (draw(1, 12), draw(1, 12)), (draw(1, 3), draw(1, 3))
+    padding = [
+        (max(0, d * (k - 1) + 1 - n) + draw(0, 9), draw(0, 9)) for n, k, d in zip(size, kernel, dilation, strict=True)
+    ]
+    x = integers((draw(1, 2), draw(12, 20), *size), seed=draw(0, 99))
+    on = oracle.output_size(size, kernel, stride, padding, dilation)
+    g = integers((x.shape[0], draw(1, 20), *on), seed=1)
+    for a in (x, g):
+        if data.draw(st.booleans()):
+            a.flat[draw(0, a.size - 1)] = data.draw(st.sampled_from([np.inf, -np.inf, np.nan]))
+    dw = np.empty((g.shape[1], x.shape[1], *kernel), np.float32)
+    before = tuple(start for start, _ in padding)
+    engine.weight_gradient(x, g, dw, 1, 1, stride, dilation, before, (engine.CONSTANT,) * 2, 0.0, draw(1, 3))
+    with np.errstate(invalid="ignore"):
+        expected = oracle.dweight(x.astype(float), kernel, g.astype(float), stride=stride, padding=padding,
+                                  dilation=dilation)
+    oracle.assert_same_values(dw, expected)
+
+
+@given(data=st.data())
+def test_strided_gradients_of_single_channels(data):
+    # All residues of the stride in one pass, written together: dtypes, ragged ends, empty residues, wide rows in place.
+    draw = lambda low, high: data.draw(st.integers(low, high))  # noqa: E731
+    ndim = draw(1, 3)
+    size = [draw(1, (900, 40, 8)[ndim - 1]) for _ in range(ndim)]
+    if ndim == 2 and data.draw(st.booleans()):
+        size = [draw(1, 12), draw(300, 700)]
+    kernel = [draw(1, (9, 7, 3)[ndim - 1]) for _ in range(ndim)]
+    dilation = data.draw(st.sampled_from([(1,) * ndim, (2,) * ndim, (3, 1, 2)[:ndim]]))
+    stride = (*(draw(1, 4) for _ in range(ndim - 1)), data.draw(st.sampled_from([2, 2, 3, 4, 8, 9])))
+    padding = [
+        (max(0, d * (k - 1) + 1 - n) + draw(0, 3), draw(0, 3)) for n, k, d in zip(size, kernel, dilation, strict=True)
+    ]
+    groups, outputs, batch = draw(1, 5), draw(1, 3), draw(1, 2)
+    on = oracle.output_size(size, kernel, stride, padding, dilation)
+    g = integers((batch, groups * outputs, *on), seed=draw(0, 99))
+    w = integers((groups * outputs, 1, *kernel), seed=1)
+    if data.draw(st.booleans()):
+        g.flat[draw(0, g.size - 1)] = data.draw(st.sampled_from([np.inf, -np.inf, np.nan]))
+    with np.errstate(invalid="ignore"):
+        expected = oracle.dinput(size, w.astype(float), g.astype(float), stride=stride, padding=padding,
+                                 dilation=dilation, groups=groups)
+    bias = np.arange(groups, dtype=np.float32) if data.draw(st.booleans()) else None
+    if bias is not None:
+        expected = expected + bias.reshape(-1, *(1,) * ndim)
+    room = np.full((*expected.shape[:-1], 2 * expected.shape[-1] + 40), 77, data.draw(st.sampled_from("fd")))
+    dx = room[..., 20:20 + expected.shape[-1]] if data.draw(st.booleans()) else room[..., 20:-20:2]
+    before = tuple(start for start, _ in padding)
+    engine.input_gradient(g, w, bias, dx, 1, groups, stride, dilation, before, (engine.CONSTANT,) * ndim, draw(1, 3))
+    oracle.assert_same_values(dx, expected)
+    dx[...] = 77
+    assert (room == 77).all()
+
+
+def test_strided_gradients_of_single_channels_have_the_bits_of_each_residue(monkeypatch):
+    values = np.random.default_rng(0).standard_normal
+    for shape, outputs, kernel, stride in [((6, 21, 45), 1, (3, 3), 2), ((2, 40, 600), 3, (5, 7), 2),
+                                           ((3, 30, 31), 2, (4, 5), 3)]:
+        w = values((shape[0] * outputs, 1, *kernel)).astype(np.float32)
+        on = oracle.output_size(shape[1:], kernel, (stride,) * 2, [(1, 1)] * 2, (1, 1))
+        g = values((1, w.shape[0], *on)).astype(np.float32)
+        arguments = (1, shape[0], (stride,) * 2, (1, 1), (1, 1), (engine.CONSTANT,) * 2)
+        together, apart = np.empty((1, *shape), np.float32), np.empty((1, *shape), np.float32)
+        engine.input_gradient(g, w, None, together, *arguments, 2)
+        with monkeypatch.context() as patch:
+            patch.setattr(engine, "_joined_gradient", lambda *_: False)
+            engine.input_gradient(g, w, None, apart, *arguments, 1)
+            oracle.assert_same_bits(together, apart)
+            w[1, 0, 2, 1] = np.inf
+            engine.input_gradient(g, w, None, apart, *arguments, 1)
+        engine.input_gradient(g, w, None, together, *arguments, 2)
+        oracle.assert_same_values(together, apart)
+
+
+@given(data=st.data())
 def test_vectors_over_output_channels(data):
     # Small maps, whose weights are turned output channels last: of the input gradient's, from where they lie.
     draw = lambda low, high: data.draw(st.integers(low, high))  # noqa: E731

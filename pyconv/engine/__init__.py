@@ -23,6 +23,7 @@ Two plans cut a problem into units:
     at one pitch, so a tile may run across their ends; what falls between two rows is not stored. A stride s splits the
     band into the phases modulo s, so that its columns too are loaded with unit stride; dilation only changes the table.
     Where many output channels share the copy, every tap may have a phase of its own: no sum is then computed in vain.
+    Taps that read only zero padding are left out, strip by strip, and in blocks of columns cut where they end.
     For maps of few positions, vectors run over output channels instead (`outputs.pxi`).
 `rows.pxi`
     One output channel a group: single images, depthwise layers, filters in any number of dims. A tile is R output rows
@@ -41,7 +42,8 @@ read them. The bits are those of two calls of `correlate`.
 
 Gradients are made of the same parts. That of the input is, for each residue modulo the stride, a correlation of the
 output's gradient with some of the taps, turned round (`input_gradient`); its weights have input and output channels
-exchanged, in a copy (`exchange.pxi`) or as they are read. That of the weights (`weights.pxi`) turns the
+exchanged, in a copy (`exchange.pxi`) or as they are read. With one input channel a group all residues run in one pass,
+which writes whole rows (`rows.pxi`). That of the weights (`weights.pxi`) turns the
 band channels last, so that the tile sums vectors of input channels over positions; with few input channels, it is dot
 products along the rows.
 
@@ -73,6 +75,7 @@ CONSTANT, EDGE, SYMMETRIC, MIRROR, WRAP = range(5)
 BOUNDARIES = {"constant": CONSTANT, "edge": EDGE, "symmetric": SYMMETRIC, "mirror": MIRROR, "wrap": WRAP}
 
 _LEVELS = ("baseline", "v3", "v4")
+_MOST_JOINED = 8                     # residues of an axis whose samples are written together
 _SLAB_ELEMENTS = 2**20               # of a border, as many of its slices as are folded back at a time
 
 
@@ -574,8 +577,38 @@ def _padded_gradient(g, w, bias, dx, nbatch, groups, stride, dilation, before, w
         correlate(g, flat, None if bias is None else bias.repeat(s * s), dx[..., :s * on[0], :s * on[1]], nbatch,
                   groups, one, one, (0, 0), zero_border, 0.0, workers, upscale=s, order=np.zeros(one, np.int64))
         return
+    if s > 1 and w.shape[1] == 1 and _joined_gradient(g, w, bias, dx, nbatch, groups, stride, dilation, before,
+                                                      workers):
+        return
     for samples, order, step, padding in residues:
         correlate(g, w, bias, dx[samples], nbatch, groups, one, step, padding, zero_border, 0.0, workers, order=order)
+
+
+def _joined_gradient(g, w, bias, dx, nbatch, groups, stride, dilation, before, workers):
+    """_padded_gradient with one input channel a group: all residues along the last two axes in one pass, so that whole
+    rows are written. False, and nothing is done, where that does not serve."""
+    n, k, on = dx.shape[nbatch + 1:], w.shape[2:], g.shape[nbatch + 1:]
+    if "c" in (g.dtype.kind, w.dtype.kind, dx.dtype.kind):
+        return False
+    joined = [_joined_residues(*axis) for axis in zip(before, n, k, on, stride, dilation, strict=True)][-2:]
+    if None in joined:
+        return False
+    if not (dx.flags.aligned and dx.dtype.isnative):
+        return False
+    lead = len(n) - len(joined)
+    outer = [((...,), None, (), ())]
+    if lead:
+        _, outer = _residues(before[:lead], n[:lead], k[:lead], on[:lead], stride[:lead], dilation[:lead])
+    along_H = joined[0] if len(joined) == 2 else (1, ((0, 1, 1, 0),))
+    every = (slice(None),) * len(joined)
+    for samples, order, step, padding in outer:
+        weights = w.reshape(groups, w.shape[0] // groups, math.prod(k[:lead]), *k[lead:])
+        weights = weights.take(order, axis=2) if lead else weights[:, :, 0]
+        if not _kernels[w.dtype].correlate_residues(g, weights, bias, dx[(*samples, *every)], nbatch, groups,
+                                                    (*step, *(1,) * len(joined)), (*padding, *(0,) * len(joined)),
+                                                    along_H, joined[-1], workers):
+            return False
+    return True
 
 
 def _single_window_gradient(g, w, bias, dx, nbatch, groups, dilation, before, workers):
@@ -637,6 +670,21 @@ def _residues(first, n, kernel, on, stride, dilation):
     numbers = np.arange(math.prod(kernel)).reshape(kernel)
     return complete, [((..., *samples), np.ascontiguousarray(numbers[taps], np.int64), step, padding)
                       for samples, taps, step, padding in found]
+
+
+@functools.lru_cache(maxsize=512)
+def _joined_residues(first, n, k, on, s, d):
+    """For each residue of an axis the first tap, the step down to the next one, how many there are, and the padding
+    before g; and the dilation of these taps in g. None where taps share no sample, or where residues are many."""
+    step = s // math.gcd(s, d)
+    d_g = d // math.gcd(s, d)
+    if s > _MOST_JOINED or d_g >= on:
+        return None
+    found = [(0, step, 0, 0)] * s
+    for samples, taps, _, padding in _residues_of_axis(first, n, k, on, s, d):
+        count = len(range(k)[taps])
+        found[samples.start] = taps.start, step, count, padding
+    return d_g, tuple(found)
 
 
 def _residues_of_axis(first, n, k, on, s, d):

@@ -8,6 +8,10 @@
 # Along an axis the phases are the residues modulo the stride that its taps have, shared by all taps of a residue. Or
 # every tap has a phase of its own: more is copied, but the band then has no row or column that only some taps read, so
 # nothing is computed in vain. This pays where many output channels use the copy and rows are short or taps far apart.
+#
+# Where taps are so far apart that many of them read only padding, blocks of columns may end where a tap's true samples
+# begin or end, each with taps of its own; the kernel rows that a tile needs are found tile by tile. (Zeros are left out
+# under finite weights only: 0 * infinity must still make its NaN.)
 
 cdef double CYCLES_TO_COPY = 0.25    # a real into the band
 cdef double CYCLES_TO_COPY_FLAT = 0.2      # the same, where whole planes are copied as one line
@@ -28,6 +32,8 @@ cdef enum:
     ENOUGH_COLUMNS = 384             # in a unit: smaller blocks of channels for more of them do not pay
     FEWEST_PRODUCTS = 48             # a sum, in a block of channels
     MOST_MAPS = 64                   # in a unit
+    MOST_CUTS = 16                   # blocks of columns with taps of their own
+    NARROWEST_CUT = 8                # columns in one
     OWN_PHASES_FROM = 48             # output channels
     SUMS_BYTES = 1048576             # partial sums, where channels come in blocks
     SERIAL_BELOW = 200000            # multiply-adds: less than the start of a second thread costs
@@ -49,7 +55,9 @@ cdef struct ChannelPlan:
     int64_t pitch                    # reals from one band row to the next: fewer than `needed` where rows share ends
     int64_t plane, channel           # reals
     int64_t n_taps
-    int64_t *taps                    # byte offsets within a channel
+    int64_t *taps                    # byte offset within a channel and weight of each; for each cut, those it has
+    int64_t cuts                     # 0: even blocks of columns
+    int64_t cut[MOST_CUTS + 1]       # where each of them begins, and the last one ends
     int64_t units
     double cycles                    # that the busiest thread is expected to take
     # a thread's workspace
@@ -79,6 +87,7 @@ cdef int64_t shared_pitch(const Problem *p, const Phases *fx, int64_t needed) no
 cdef void lay_out(ChannelPlan *q) noexcept nogil:
     """The band's geometry, from the block's size."""
     cdef const Problem *p = q.p
+    cdef int64_t plane, channel, i
     q.needed = q.cols + q.fx.reach
     q.pitch = q.needed
     if q.cols == p.W.on and p.W.boundary == CONSTANT and q.fx.reach > 0:
@@ -92,6 +101,11 @@ cdef void lay_out(ChannelPlan *q) noexcept nogil:
     q.channel = q.plane * p.outer_taps * q.fy.count * q.fx.count
     if q.channel * sizeof(real) % 1024 == 0:
         q.channel += LINE // sizeof(real)
+    if q.cuts:
+        q.channel = 0
+        for i in range(q.cuts):
+            lay_out_cut(q, i, &plane, &channel)
+            q.channel = max(q.channel, channel)
     q.in_place = (q.n_taps == q.maps == 1 and p.source.plain and p.source.code == REAL_CODE
                   and p.W.x_step == sizeof(real) and p.W.s == 1 and p.W.before == 0 and p.W.on == p.W.n
                   and p.H.before == 0 and p.x_parts == 1 and p.H.on == 1 and p.H.n == 1 and p.n_outer == 0
@@ -99,6 +113,19 @@ cdef void lay_out(ChannelPlan *q) noexcept nogil:
     q.flat_x = (q.fx.reach == 0 and q.pitch == q.cols == p.W.on == p.W.n and p.W.s == 1 and p.H.s == 1
                 and p.W.boundary == CONSTANT and p.H.boundary == CONSTANT and p.source.plain
                 and p.source.code == REAL_CODE and p.W.x_step == sizeof(real) and p.H.x_step == p.W.n * p.W.x_step)
+
+
+cdef void lay_out_cut(const ChannelPlan *q, int64_t block, int64_t *plane, int64_t *channel) noexcept nogil:
+    """The reals of a plane and of a channel in the band of a block of columns with taps of its own."""
+    cdef const Problem *p = q.p
+    cdef int64_t begin, end
+    taps_inside(&p.W, q.cut[block], q.cut[block + 1] - 1, &begin, &end)
+    plane[0] = q.band_rows * (q.cut[block + 1] - q.cut[block])
+    if plane[0] * sizeof(real) % 1024 == 0:
+        plane[0] += LINE // sizeof(real)
+    channel[0] = plane[0] * p.H.k * (end - begin)
+    if channel[0] * sizeof(real) % 1024 == 0:
+        channel[0] += LINE // sizeof(real)
 
 
 cdef int64_t line_length(const ChannelPlan *q) noexcept nogil:
@@ -124,14 +151,14 @@ cdef void consider(ChannelPlan *q, ChannelPlan *best, int64_t maps, int64_t rows
     """Keep these blocks in `best` if they take fewer cycles: multiply-adds, two vectors of them a cycle, those between
     rows included; copies; partial sums and weights. Of the thread that has the most units."""
     cdef const Problem *p = q.p
-    cdef int64_t vectors
-    cdef double copy, unit, turn, planes = p.outer_taps * q.fy.count * q.fx.count
+    cdef int64_t i, begin, end
+    cdef double vectors, copy, unit, turn, planes = p.outer_taps * q.fy.count * q.fx.count
     q.maps, q.rows, q.cols = maps, rows, cols
     lay_out(q)
     q.c_blocks = ceil_div(p.C, q.c_block)
     q.map_blocks = ceil_div(p.N * p.outer_size, maps)
     q.row_blocks = ceil_div(p.H.on, rows)
-    q.col_blocks = ceil_div(p.W.on, cols)
+    q.col_blocks = q.cuts if q.cuts else ceil_div(p.W.on, cols)
     q.o_block = o_block
     if q.c_blocks > 1:
         q.o_block = min(o_block, max(LARGEST_R, SUMS_BYTES // <int64_t> sizeof(real) // line_length(q)
@@ -139,7 +166,14 @@ cdef void consider(ChannelPlan *q, ChannelPlan *best, int64_t maps, int64_t rows
     q.o_blocks = ceil_div(p.O, q.o_block)
     q.units = q.map_blocks * p.groups * q.row_blocks * q.col_blocks * q.o_blocks
     vectors = ceil_div(line_length(q), LANES)
-    if q.in_place:
+    if q.cuts:                       # of one that has average taps and columns
+        vectors = copy = 0
+        for i in range(q.cuts):
+            taps_inside(&p.W, q.cut[i], q.cut[i + 1] - 1, &begin, &end)
+            cols = q.cut[i + 1] - q.cut[i]
+            vectors += ceil_div(rows * cols, LANES) * (<double> (end - begin) / p.W.k) / q.cuts
+            copy += (end - begin) * p.H.k * q.band_rows * (CYCLES_A_RUN + cols * CYCLES_TO_COPY) / q.cuts
+    elif q.in_place:
         copy = 0
     elif q.flat_x:
         copy = planes * maps * (CYCLES_A_RUN + q.band_rows * q.pitch * CYCLES_TO_COPY_FLAT)
@@ -153,7 +187,7 @@ cdef void consider(ChannelPlan *q, ChannelPlan *best, int64_t maps, int64_t rows
     q.by_outputs = False
     if q.cycles < best.cycles:
         best[0] = q[0]
-    if p.O < LANES:
+    if p.O < LANES or q.cuts:        # (output_tile has all taps)
         return
     turn = CYCLES_TO_TURN
     if p.order != NULL:
@@ -176,6 +210,13 @@ cdef void consider_pieces(ChannelPlan *q, ChannelPlan *best, int64_t maps, int64
     cdef int64_t pieces, units
     consider(q, best, maps, rows, cols, p.O)
     units = q.units
+    if q.cuts:
+        if units % q.workers != 0 or units < 4 * q.workers:
+            if rows >= 2 * q.workers:
+                consider(q, best, maps, ceil_div(rows, q.workers), cols, p.O)
+            if p.O >= 2 * LARGEST_R:
+                consider(q, best, maps, rows, cols, min(p.O, round_up(ceil_div(p.O, q.workers), LARGEST_R)))
+        return
     if units % q.workers != 0 and units < 16 * q.workers:      # as many for each thread
         if q.row_blocks > 1:
             consider(q, best, maps, ceil_div(p.H.on, round_up(q.row_blocks, q.workers)), cols, p.O)
@@ -200,7 +241,7 @@ cdef void consider_pieces(ChannelPlan *q, ChannelPlan *best, int64_t maps, int64
 cdef void consider_blocks(ChannelPlan *q, ChannelPlan *best) noexcept nogil:
     """All block sizes whose band fits BAND_BYTES, with the phases that q has."""
     cdef const Problem *p = q.p
-    cdef int64_t planes = p.outer_taps * q.fy.count * q.fx.count
+    cdef int64_t planes = p.outer_taps * q.fy.count * q.fx.count, a_row
     cdef int64_t all_maps = min(p.N * p.outer_size, MOST_MAPS)
     cdef int64_t fewest = min(FEWEST_COLUMNS, all_maps * p.H.on * p.W.on)
     cdef int64_t pieces, cols, rows, maps, budget, most
@@ -208,13 +249,14 @@ cdef void consider_blocks(ChannelPlan *q, ChannelPlan *best) noexcept nogil:
     while True:
         budget = BAND_BYTES // <int64_t> sizeof(real) // (q.c_block * planes)        # reals a plane
         most = 0
-        for pieces in range(1, 65):
-            cols = ceil_div(p.W.on, pieces)
+        for pieces in range(1, 2 if q.cuts else 65):
+            cols = widest_cut(q) if q.cuts else ceil_div(p.W.on, pieces)
             if pieces > 1:
                 cols = min(p.W.on, round_up(cols, LANES))
-            q.maps, q.rows, q.cols = 1, p.H.on, cols
+            q.maps, q.rows, q.cols = 1, 1 if q.cuts else p.H.on, cols
             lay_out(q)
-            rows = min(p.H.on, budget // q.pitch - q.fy.reach)
+            a_row = ceil_div(q.channel, planes) if q.cuts else q.pitch       # (cuts: of what is one row here)
+            rows = min(p.H.on, budget // a_row - q.fy.reach)
             if rows < 1:
                 continue
             rows = ceil_div(p.H.on, ceil_div(p.H.on, rows))
@@ -232,6 +274,7 @@ cdef void consider_blocks(ChannelPlan *q, ChannelPlan *best) noexcept nogil:
             break
         if q.c_block == 1:
             if best.cycles == FOREVER:       # even one channel is too much (a huge kernel): one strip at a time
+                q.cuts = 0
                 consider(q, best, 1, 1, min(p.W.on, MAX_NV * LANES), p.O)
             break
         if most > 0 and q.c_block * q.n_taps < 2 * FEWEST_PRODUCTS:
@@ -243,6 +286,7 @@ cdef bint plan_channels(ChannelPlan *q, Problem *p, int workers) noexcept nogil:
     """False: out of memory."""
     cdef ChannelPlan trial
     cdef double planes               # in 64 bits the size could wrap around
+    cdef bint cut
     cdef int own
     memset(q, 0, sizeof(ChannelPlan))
     q.p = p
@@ -260,6 +304,9 @@ cdef bint plan_channels(ChannelPlan *q, Problem *p, int workers) noexcept nogil:
     for own in range(3 if p.O >= OWN_PHASES_FROM and q.n_taps > 1 else 1):
         trial.fy, trial.fx = trial.phases[2 * (own == 2)], trial.phases[2 * (own > 0) + 1]
         consider_blocks(&trial, q)
+    cut = p.O >= OWN_PHASES_FROM and leaves_out(p) and cut_columns(&trial) and finite_weights(p)
+    if cut:
+        consider_blocks(&trial, q)
     planes = <double> q.c_block * p.outer_taps * q.fy.count * q.fx.count
     if planes * q.maps * q.band_rows * q.pitch * sizeof(real) > LARGEST_WORKSPACE:
         free_channels(q)
@@ -267,7 +314,8 @@ cdef bint plan_channels(ChannelPlan *q, Problem *p, int workers) noexcept nogil:
     if not table_taps(q) or not table_order(q):
         free_channels(q)
         return False
-    q.leave_out = leaves_out(q)
+    q.leave_out = (not q.by_outputs and leaves_out(p) and p.H.k > 1 and max(p.H.before, padding_after(&p.H))
+                   >= (CHANNEL_TILES[0].NV[0] * LANES - 1) // q.pitch * p.H.s + 1 and (cut or finite_weights(p)))
     q.flat_y = p.y_direct and q.pitch == p.W.on and p.H.y_step == p.W.on * <int64_t> sizeof(real)
     q.lds = round_up(line_length(q), LANES) + MAX_NV * LANES
     q.at_band = LINE
@@ -290,38 +338,90 @@ cdef bint plan_channels(ChannelPlan *q, Problem *p, int workers) noexcept nogil:
     return True
 
 
-cdef bint leaves_out(const ChannelPlan *q) noexcept nogil:
-    """Whether some strips have taps whose rows are all zeros. Leaving these out changes no bit of a finite sum; but an
-    infinite weight must still make its NaN."""
+cdef inline int64_t padding_after(const Axis *axis) noexcept nogil:
+    return (axis.on - 1) * axis.s + (axis.k - 1) * axis.d + 1 - axis.n - axis.before
+
+
+cdef bint leaves_out(const Problem *p) noexcept nogil:
+    """Whether padding is zeros: to leave out taps that read nothing else changes no bit of a finite sum."""
+    return (p.outer_taps == 1 and p.H.boundary == CONSTANT and p.W.boundary == CONSTANT and p.constant[0] == 0
+            and p.constant[1] == 0)
+
+
+cdef bint finite_weights(const Problem *p) noexcept nogil:
+    cdef int64_t n_taps = p.w_taps if p.order != NULL else p.outer_taps * p.H.k * p.W.k
+    return all_finite(p.w, p.groups * p.O * p.C * n_taps)
+
+
+cdef void taps_inside(const Axis *axis, int64_t first, int64_t last, int64_t *begin, int64_t *end) noexcept nogil:
+    """The taps that read a true sample for some of the outputs first to last."""
+    cdef int64_t reach = axis.n - 1 + axis.before - first * axis.s
+    begin[0] = min(axis.k, ceil_div(max(axis.before - last * axis.s, 0), axis.d))
+    end[0] = max(begin[0], min(axis.k, reach // axis.d + 1)) if reach >= 0 else begin[0]
+
+
+cdef bint cut_columns(ChannelPlan *q) noexcept nogil:
+    """Cut columns where a tap's true samples begin or end, into no narrow pieces. False: that leaves out little."""
     cdef const Problem *p = q.p
-    cdef int64_t strip_rows = (CHANNEL_TILES[0].NV[0] * LANES - 1) // q.pitch + 1
-    cdef int64_t after = (p.H.on - 1) * p.H.s + (p.H.k - 1) * p.H.d + 1 - p.H.n - p.H.before
-    return (p.outer_taps == 1 and p.H.k > 1 and p.H.boundary == CONSTANT and p.constant[0] == 0
-            and p.constant[1] == 0 and max(p.H.before, after) >= (strip_rows - 1) * p.H.s + 1
-            and all_finite(p.w, p.groups * p.O * p.C * (p.w_taps if p.order != NULL else q.n_taps)))
+    cdef int64_t x, left = 0, begin, end, previous_begin, previous_end
+    q.cuts = 0
+    q.cut[0] = 0
+    if max(p.W.before, padding_after(&p.W)) < NARROWEST_CUT:
+        return False
+    taps_inside(&p.W, 0, 0, &previous_begin, &previous_end)
+    for x in range(1, p.W.on):
+        taps_inside(&p.W, x, x, &begin, &end)
+        if begin == previous_begin and end == previous_end:
+            continue
+        previous_begin, previous_end = begin, end
+        if x - q.cut[q.cuts] < NARROWEST_CUT or p.W.on - x < NARROWEST_CUT:
+            continue
+        q.cuts += 1
+        q.cut[q.cuts] = x
+        if q.cuts == MOST_CUTS:
+            q.cuts = 0
+            return False
+    q.cuts += 1
+    q.cut[q.cuts] = p.W.on
+    for x in range(q.cuts):
+        taps_inside(&p.W, q.cut[x], q.cut[x + 1] - 1, &begin, &end)
+        left += (p.W.k - (end - begin)) * (q.cut[x + 1] - q.cut[x])
+    if q.cuts == 1 or left * 16 < p.W.k * p.W.on:
+        q.cuts = 0
+        return False
+    return True
 
 
-cdef void taps_of_rows(const Problem *p, int64_t first, int64_t last, int64_t *begin, int64_t *end) noexcept nogil:
-    """The kernel rows that read an input row for some of the output rows first to last."""
-    begin[0] = min(p.H.k, ceil_div(max(p.H.before - last * p.H.s, 0), p.H.d))
-    end[0] = max(begin[0], min(p.H.k, (p.H.n - 1 + p.H.before - first * p.H.s) // p.H.d + 1))
-    if p.H.n - 1 + p.H.before - first * p.H.s < 0:
-        end[0] = begin[0]
+cdef int64_t widest_cut(const ChannelPlan *q) noexcept nogil:
+    cdef int64_t i, widest = 0
+    for i in range(q.cuts):
+        widest = max(widest, q.cut[i + 1] - q.cut[i])
+    return widest
 
 
 cdef bint table_taps(ChannelPlan *q) noexcept nogil:
     cdef const Problem *p = q.p
-    cdef int64_t kz, ky, kx, i = 0
-    q.taps = <int64_t *> malloc(q.n_taps * sizeof(int64_t))
+    cdef int64_t kz, ky, kx, block, begin = 0, end = p.W.k, plane = q.plane, channel
+    cdef int64_t *tap
+    q.taps = <int64_t *> malloc(max(q.cuts, 1) * 2 * q.n_taps * sizeof(int64_t))
     if q.taps == NULL:
         return False
-    for kz in range(p.outer_taps):
-        for ky in range(p.H.k):
-            for kx in range(p.W.k):
-                q.taps[i] = sizeof(real) * (
-                    ((kz * q.fy.count + q.fy.of_tap[ky]) * q.fx.count + q.fx.of_tap[kx]) * q.plane
-                    + q.fy.shift[ky] * q.pitch + q.fx.shift[kx])
-                i += 1
+    for block in range(max(q.cuts, 1)):
+        tap = q.taps + block * 2 * q.n_taps
+        if q.cuts:
+            taps_inside(&p.W, q.cut[block], q.cut[block + 1] - 1, &begin, &end)
+            lay_out_cut(q, block, &plane, &channel)
+        for kz in range(p.outer_taps):
+            for ky in range(p.H.k):
+                for kx in range(begin, end):
+                    if q.cuts:
+                        tap[0] = sizeof(real) * (ky * (end - begin) + kx - begin) * plane
+                    else:
+                        tap[0] = sizeof(real) * (
+                            ((kz * q.fy.count + q.fy.of_tap[ky]) * q.fx.count + q.fx.of_tap[kx]) * plane
+                            + q.fy.shift[ky] * q.pitch + q.fx.shift[kx])
+                    tap[1] = (kz * p.H.k + ky) * p.W.k + kx
+                    tap += 2
     return True
 
 
@@ -338,13 +438,34 @@ cdef struct ChannelUnit:
     int64_t group
     int64_t channel                  # the group's first output channel, of all
     int64_t o0, o1                   # within the group
-    int64_t x0, y0, rows, cols
+    int64_t x0, y0, rows, cols, pitch
+    int64_t plane, band_channel      # reals
+    int64_t kx0, kx1                 # the kernel columns that it has
+    const int64_t *taps              # and the table of these
     int64_t map_step                 # columns from map to map
     int64_t run, run_step            # columns that are also one line in the output, and from one such line to the next
     char *y[MOST_MAPS]               # output channel 0 of all, first sample of the block, of each map
     const real *w                    # the group's weights
     const real *bias                 # and biases, or NULL
     bint in_place
+
+
+cdef void place_columns(const ChannelPlan *q, ChannelUnit *u, int64_t block) noexcept nogil:
+    """The unit's columns, and the taps that they have."""
+    cdef const Problem *p = q.p
+    u.kx0, u.kx1 = 0, p.W.k
+    u.taps = q.taps
+    u.plane, u.band_channel = q.plane, q.channel
+    if q.cuts:
+        lay_out_cut(q, block, &u.plane, &u.band_channel)
+        u.x0 = q.cut[block]
+        u.cols = u.pitch = q.cut[block + 1] - u.x0
+        taps_inside(&p.W, u.x0, u.x0 + u.cols - 1, &u.kx0, &u.kx1)
+        u.taps += block * 2 * q.n_taps
+    else:
+        u.x0 = block * q.cols
+        u.cols = min(q.cols, p.W.on - u.x0)
+        u.pitch = q.pitch
 
 
 cdef void map_unit_columns(const ChannelPlan *q, const ChannelUnit *u, char *workspace) noexcept nogil:
@@ -355,7 +476,7 @@ cdef void map_unit_columns(const ChannelPlan *q, const ChannelUnit *u, char *wor
     cdef int64_t i
     for i in range(q.fx.count):
         maps[i].sample = samples + i * q.pitch
-        map_columns(&maps[i], u.x0 * p.W.s + q.fx.residue[i] - p.W.before, p.W.s, q.pitch, p.W.n, p.W.boundary, 1)
+        map_columns(&maps[i], u.x0 * p.W.s + q.fx.residue[i] - p.W.before, p.W.s, u.pitch, p.W.n, p.W.boundary, 1)
         if q.flat_x:
             fill_mask(mask + i * q.mask, q.mask, q.pitch, maps[i].inner, maps[i].inner_end)
 
@@ -373,22 +494,24 @@ cdef void fill_channel_band(const ChannelPlan *q, const ChannelUnit *u, char *wo
     cdef int64_t c, kz, py, px, m, first
     for c in range(u.group * p.C + c0, u.group * p.C + c1):
         constant = p.constant[c % p.x_parts]
-        plane = <real *> (workspace + q.at_band) + (c - u.group * p.C - c0) * q.channel
+        plane = <real *> (workspace + q.at_band) + (c - u.group * p.C - c0) * u.band_channel
         for kz in range(p.outer_taps):
             for m in range(u.maps):
                 slices[m] = input_slice(p, (u.map + m) // p.outer_size, c, (u.map + m) % p.outer_size, kz)
             for py in range(q.fy.count):
                 first = u.y0 * p.H.s + q.fy.residue[py] - p.H.before
                 for px in range(q.fx.count):
+                    if q.cuts and not u.kx0 <= px < u.kx1:
+                        continue
                     band = plane
                     for m in range(u.maps):
                         if not (q.flat_x and fill_flat(p, &cols[px], masks + px * q.mask, slices[m], first,
                                                        q.band_rows, band, q.pitch, constant)):
-                            fill_rows(p, &cols[px], slices[m], first, p.H.s, q.band_rows, band, q.pitch, constant)
-                        band += q.band_rows * q.pitch
+                            fill_rows(p, &cols[px], slices[m], first, p.H.s, q.band_rows, band, u.pitch, constant)
+                        band += q.band_rows * u.pitch
                     if q.needed > q.pitch:
                         fill_constant(band, q.needed - q.pitch, constant)
-                    plane += q.plane
+                    plane += u.plane
 
 
 cdef void store_tile(const ChannelPlan *q, const ChannelUnit *u, int R, int64_t o, const real *sums, int64_t lds,
@@ -425,7 +548,8 @@ cdef void run_tiles(const ChannelPlan *q, const ChannelUnit *u, char *workspace,
     cdef real *sums
     cdef const ChannelTiles *tiles
     cdef const real *bias
-    cdef int64_t end = (u.maps - 1) * u.map_step + (u.rows - 1) * q.pitch + u.cols
+    cdef int64_t end = (u.maps - 1) * u.map_step + (u.rows - 1) * u.pitch + u.cols
+    cdef int64_t row_taps = p.outer_taps * (u.kx1 - u.kx0)
     cdef int64_t ldw = p.C * q.n_taps, o = u.o0, q0, at, m, row, column, step, strips, lds, left
     cdef int64_t begin, taps_end, n_taps
     cdef bint last = c1 == p.C
@@ -453,8 +577,8 @@ cdef void run_tiles(const ChannelPlan *q, const ChannelUnit *u, char *workspace,
             strips = 1
             begin, taps_end = 0, p.H.k
             if q.leave_out and (at + step - 1) // u.map_step == m:
-                taps_of_rows(p, u.y0 + (at - m * u.map_step) // q.pitch,
-                             u.y0 + min(u.rows - 1, (at + step - 1 - m * u.map_step) // q.pitch), &begin, &taps_end)
+                taps_inside(&p.H, u.y0 + (at - m * u.map_step) // u.pitch,
+                            u.y0 + min(u.rows - 1, (at + step - 1 - m * u.map_step) // u.pitch), &begin, &taps_end)
             direct = p.y_direct and q.c_blocks == 1 and column + step <= u.run and row * u.run < u.rows * u.cols
             if direct:
                 if v == 0 and not q.leave_out:
@@ -467,10 +591,9 @@ cdef void run_tiles(const ChannelPlan *q, const ChannelUnit *u, char *workspace,
             else:
                 sums = scratch
                 lds = MAX_NV * LANES
-            n_taps = (taps_end - begin) * (q.n_taps // p.H.k)
-            begin *= q.n_taps // p.H.k
-            tiles.run[v](band + at * sizeof(real), strips, q.taps + begin, n_taps, c1 - c0, plane,
-                         u.w + o * ldw + c0 * q.n_taps + begin, ldw, q.n_taps - n_taps, bias, c0 > 0, sums, lds)
+            n_taps = (taps_end - begin) * row_taps
+            tiles.run[v](band + at * sizeof(real), strips, u.taps + 2 * begin * row_taps, n_taps, c1 - c0, plane,
+                         u.w + o * ldw + c0 * q.n_taps, ldw, q.n_taps - n_taps, bias, c0 > 0, sums, lds)
             if last and not direct:
                 store_tile(q, u, tiles.R, o, sums, lds, at, min(step, end - at))
             q0 += strips * step
@@ -494,8 +617,7 @@ cdef void run_channel_unit(const void *plan, int64_t unit, char *workspace, Prog
     u.o0 = unit % q.o_blocks * q.o_block
     u.o1 = min(p.O, u.o0 + q.o_block)
     unit //= q.o_blocks
-    u.x0 = unit % q.col_blocks * q.cols
-    u.cols = min(q.cols, p.W.on - u.x0)
+    place_columns(q, &u, unit % q.col_blocks)
     unit //= q.col_blocks
     u.y0 = unit % q.row_blocks * q.rows
     u.rows = min(q.rows, p.H.on - u.y0)
@@ -503,11 +625,11 @@ cdef void run_channel_unit(const void *plan, int64_t unit, char *workspace, Prog
     u.group = unit % p.groups
     u.map = unit // p.groups * q.maps
     u.maps = min(q.maps, p.N * p.outer_size - u.map)
-    u.map_step = q.band_rows * q.pitch
+    u.map_step = q.band_rows * u.pitch
     if q.flat_y:
         u.run, u.run_step = u.rows * u.cols, u.map_step
     else:
-        u.run, u.run_step = u.cols, q.pitch
+        u.run, u.run_step = u.cols, u.pitch
     u.channel = u.group * p.O
     for m in range(u.maps):
         u.y[m] = output_slice(p, (u.map + m) // p.outer_size, 0, (u.map + m) % p.outer_size) \
@@ -527,5 +649,5 @@ cdef void run_channel_unit(const void *plan, int64_t unit, char *workspace, Prog
             if q.c_blocks > 1 or held[0] != block:
                 fill_channel_band(q, &u, workspace, c0, c1)
                 held[0] = block
-            run(q, &u, workspace, workspace + q.at_band, q.channel * sizeof(real), c0, c1)
+            run(q, &u, workspace, workspace + q.at_band, u.band_channel * sizeof(real), c0, c1)
         c0 = c1

@@ -223,9 +223,11 @@ cdef void pad_row(const Problem *p, const real *x, int64_t channels, int64_t pix
 cdef void multiply(const real *w, int64_t ldw, const real *bias, int64_t rows, const real *band, int64_t plane,
                    int64_t terms, bint resume, int64_t vectors, real *sums, int64_t lds) noexcept nogil:
     """sums = w (rows x terms) times band (terms x whole vectors): the tiles of one tap."""
-    cdef int64_t tap = 0, r = 0, at
+    cdef int64_t r = 0, at
+    cdef int64_t tap[2]
     cdef const ChannelTiles *tiles
     cdef int i = 0, v
+    tap[0] = tap[1] = 0
     while r < rows:
         while CHANNEL_TILES[i].R > rows - r or CHANNEL_TILES[i].R > LARGEST_R:
             i += 1
@@ -237,7 +239,7 @@ cdef void multiply(const real *w, int64_t ldw, const real *bias, int64_t rows, c
                 v += 1
             if v == 0 and vectors - at > tiles.NV[0] and vectors - at <= 2 * tiles.NV[1]:
                 v = 1                # two short tiles, rather than a full one and a rest that few registers serve
-            tiles.run[v](<const char *> (band + at * LANES), 1, &tap, 1, terms, plane * sizeof(real), w + r * ldw, ldw,
+            tiles.run[v](<const char *> (band + at * LANES), 1, tap, 1, terms, plane * sizeof(real), w + r * ldw, ldw,
                          0, bias + r if bias != NULL else NULL, resume, sums + r * lds + at * LANES, lds)
             at += tiles.NV[v]
         r += tiles.R

@@ -389,6 +389,69 @@ def correlate(cnp.ndarray x not None, cnp.ndarray w not None, cnp.ndarray bias, 
     return execute(&p, skip_zeros, workers, run)
 
 
+def correlate_residues(cnp.ndarray x not None, cnp.ndarray w not None, cnp.ndarray bias, cnp.ndarray out not None,
+                       int n_batch, int64_t groups, tuple dilation, tuple before, tuple along_H, tuple along_W,
+                       int workers):
+    """The correlations, at unit stride, that make up a strided gradient of the input, all in one pass; one output
+    channel a group. Along H and W, which are the last two axes (or W alone), the samples of each residue modulo the
+    stride have some of the taps: (first, step, count, padding before) in along_H[1] and along_W[1], with the dilation
+    of these taps in along_H[0] and along_W[0]. `dilation` and `before` count for the axes before these.
+
+    Returns False, and nothing is done, where other ways are better."""
+    cdef Problem p
+    cdef RowPlan q
+    cdef Residues f
+    cdef int64_t i
+    cdef int planned
+    cdef tuple residues = along_H[1] + along_W[1], boundary = (CONSTANT,) * (w.ndim - 2)
+    cdef tuple stride = ((1,) * w.ndim + (2, 2))[-len(boundary):]       # so that no axis is merged with H or W
+    describe_problem(&p, x, w, out, n_batch, groups, stride, dilation, before, boundary, 0.0, 0.0, 1, False, 1,
+                     None)
+    p.bias = <const real *> cnp.PyArray_DATA(bias) if bias is not None else NULL
+    p.fused = True
+    f.H, f.W = len(along_H[1]), len(along_W[1])
+    f.kh, f.kw = p.H.k, p.W.k
+    f.height, f.width = p.H.on, p.W.on
+    f.y_row, f.y_column = p.H.y_step, p.W.y_step
+    f.of = <Residue *> malloc((f.H + f.W) * sizeof(Residue))
+    if f.of == NULL:
+        raise MemoryError("no memory for the residues of a stride")
+    try:
+        for i in range(f.H + f.W):
+            f.of[i].first, f.of[i].step, f.of[i].count, f.of[i].before = residues[i]
+        f.dilation_y, f.dilation_x = along_H[0], along_W[0]
+        join_residues(&p.H, f.of, f.H, f.dilation_y)
+        join_residues(&p.W, f.of + f.H, f.W, f.dilation_x)
+        planned = plan_rows(&q, &p, &f, False, workers)
+        if planned != PLANNED:
+            return False
+        try:
+            execute_units(&p, run_row_unit, &q, q.units, q.workspace, workers)
+        finally:
+            free_rows(&q)
+    finally:
+        free(f.of)
+    return True
+
+
+cdef void join_residues(Axis *axis, const Residue *of, int64_t count, int64_t dilation) noexcept nogil:
+    """Make an axis of outputs one of positions, each with a sample of every residue, under a kernel that reaches as
+    far as all of them together."""
+    cdef int64_t i, reach = 0
+    cdef bint found = False
+    axis.before = 0
+    for i in range(count):
+        if of[i].count > 0:
+            axis.before = max(axis.before, of[i].before) if found else of[i].before
+            found = True
+    for i in range(count):
+        if of[i].count > 0:
+            reach = max(reach, axis.before - of[i].before + (of[i].count - 1) * dilation)
+    axis.on = ceil_div(axis.on, count)
+    axis.y_step *= count
+    axis.k, axis.s, axis.d = reach + 1, 1, 1
+
+
 def weight_gradient(cnp.ndarray x not None, cnp.ndarray g not None, cnp.ndarray dw not None, int n_batch,
                     int64_t groups, tuple stride, tuple dilation, tuple before, tuple boundary, double constant,
                     int workers):
@@ -432,7 +495,7 @@ cdef int64_t execute(Problem *p, bint skip_zeros, int workers, bint run) except 
             return execute(p, skip_zeros, workers, run)
         finally:
             give_back(exchanged)
-    planned = plan_rows(&rows, p, skip_zeros, workers) if p.O == 1 else NOT_SUITED
+    planned = plan_rows(&rows, p, NULL, skip_zeros, workers) if p.O == 1 else NOT_SUITED
     by_rows = planned == PLANNED
     if planned == NO_MEMORY or not (by_rows or plan_channels(&channels, p, workers)):
         raise MemoryError("the workspace of this convolution does not fit in memory: its kernel reaches too far")

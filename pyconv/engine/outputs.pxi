@@ -18,7 +18,7 @@ ctypedef void (*OutputTile)(const char *, const int64_t *, int64_t, int64_t, int
 cdef inline void output_tile(
     int P, int NV,
     const char *band,            # first position, channel 0
-    const int64_t *taps,         # byte offset of each tap within a channel
+    const int64_t *taps,         # pairs, as in channel_tile: the byte offset of each tap, and a place not used here
     int64_t n_taps, int64_t n_channels,
     int64_t plane,               # bytes from channel to channel
     const real *w,               # weights of the output channels, (c, tap) after (c, tap)
@@ -41,7 +41,7 @@ cdef inline void output_tile(
             for v in range(NV):
                 acc[p][v] = vzero()
     while True:                      # one loop over channels and taps: of two, gcc keeps the sums on the stack between
-        x = <const real *> (band + taps[t])
+        x = <const real *> (band + taps[2 * t])
         for v in range(NV):
             b[v] = (<const vec *> w + v)[0]
         for p in range(P):
@@ -181,7 +181,7 @@ cdef void run_output_tiles(const ChannelPlan *q, const ChannelUnit *u, char *wor
     cdef const real *w
     cdef OutputTile full
     cdef OutputTile short_one
-    cdef int64_t end = (u.maps - 1) * u.map_step + (u.rows - 1) * q.pitch + u.cols
+    cdef int64_t end = (u.maps - 1) * u.map_step + (u.rows - 1) * u.pitch + u.cols
     cdef int64_t o = u.o0, n, vectors, v, c, c_end, q0, at, ldw, positions, last, block
     cdef bint in_place
     while o < u.o1:
@@ -214,7 +214,7 @@ cdef void run_output_tiles(const ChannelPlan *q, const ChannelUnit *u, char *wor
                 # In place nothing may be read past the input: the last positions are computed again.
                 at = min(q0, end - positions) if u.in_place else q0
                 (full if positions == POSITIONS else short_one)(
-                    band + (c - c0) * plane + at * sizeof(real), q.taps, q.n_taps, c_end - c, plane, w, ldw, c > 0,
+                    band + (c - c0) * plane + at * sizeof(real), u.taps, q.n_taps, c_end - c, plane, w, ldw, c > 0,
                     sums + q0 * vectors * LANES)
                 last = q0
                 q0 += positions

@@ -4,6 +4,10 @@
 # A unit is (image, output channel, outer output, block of rows, block of columns), or several small images. A table
 # names each of its input rows, once for every input channel and outer tap. Away from the left and right border of wide
 # images the table points into the image itself, where that is reals without gaps; elsewhere into a band.
+#
+# A strided gradient of the input is one correlation for each residue modulo the stride. Here they run together: what is
+# a row and a column elsewhere is a position with H x W residues, each with a list of taps, and the residues' sums are
+# written into one another.
 
 cdef enum:
     TABLE_ROWS = 16384               # entries of a unit's table of input rows
@@ -11,8 +15,23 @@ cdef enum:
     UNIT_BYTES = 131072              # of output, in a unit: small enough to stay cached, large enough to start
 
 
+cdef struct Residue:                 # of a strided gradient's samples along an axis (see engine.input_gradient)
+    int64_t first, step, count       # its taps: first, first - step, ..., so many of them
+    int64_t before                   # padding before the first sample that they read
+
+
+cdef struct Residues:
+    int64_t H, W                     # how many there are along each axis: the strides
+    Residue *of                      # those along H, then those along W
+    int64_t kh, kw                   # the whole kernel
+    int64_t dilation_y, dilation_x   # of a residue's taps, in what they read
+    int64_t height, width            # of the output
+    int64_t y_row, y_column          # bytes in the output
+
+
 cdef struct RowPlan:
     Problem *p
+    const Residues *residues         # or NULL: every position has one output row and column, else H x W of them
     Phases fx
     int64_t n_outer                  # input channels x outer taps
     int64_t rows, row_blocks         # output rows in a block
@@ -39,15 +58,17 @@ cdef bint has_zero_tap(const Problem *p, int64_t count) noexcept nogil:
     return False
 
 
-cdef int plan_rows(RowPlan *q, Problem *p, bint skip_zeros, int workers) noexcept nogil:
+cdef int plan_rows(RowPlan *q, Problem *p, const Residues *residues, bint skip_zeros, int workers) noexcept nogil:
     """NOT_SUITED: so many input channels are better summed block by block, as the other plan does."""
     cdef int64_t per_channel = p.C * p.outer_taps * p.H.k * p.W.k, total = per_channel * p.groups
     cdef int64_t budget = BAND_BYTES // sizeof(real), reach_y = (p.H.k - 1) * p.H.d
     cdef int64_t reach_x, wanted, spatial, cols, phases, tile_rows
+    cdef int64_t size = sizeof(real) * (residues.H * residues.W if residues != NULL else 1)      # of a position
     cdef double band
     cdef bint whole
     memset(q, 0, sizeof(RowPlan))
     q.p = p
+    q.residues = residues
     q.n_outer = p.C * p.outer_taps
     if not find_phases(&q.fx, p.W.k, p.W.s, p.W.d * p.interleave, False):
         return NO_MEMORY
@@ -57,7 +78,7 @@ cdef int plan_rows(RowPlan *q, Problem *p, bint skip_zeros, int workers) noexcep
     phases = q.fx.count
     reach_x = q.fx.reach
     q.R = <int> min(4, p.H.k) if p.H.s == 1 and p.W.s == 1 and p.H.k > 1 else 0
-    if p.pairs or (skip_zeros and has_zero_tap(p, total)):
+    if p.pairs or residues != NULL or (skip_zeros and has_zero_tap(p, total)):
         q.R = 0
 
     tile_rows = q.R * p.H.d if q.R else 4
@@ -93,7 +114,7 @@ cdef int plan_rows(RowPlan *q, Problem *p, bint skip_zeros, int workers) noexcep
     # Rows
     cols = q.cols if whole else q.band_cols
     # Whole tiles, and enough of them that the rows shared with the next unit hardly count.
-    q.rows = round_up(max(UNIT_BYTES // (cols * <int64_t> sizeof(real)), 24, p.H.k), tile_rows)
+    q.rows = round_up(max(UNIT_BYTES // (cols * size), 24 // (residues.H if residues != NULL else 1), p.H.k), tile_rows)
     q.rows = min(q.rows, p.H.on)
     wanted = 1 if workers == 1 else 4 * workers
     spatial = p.N * p.groups * p.outer_size * (q.col_blocks if whole else q.band_blocks)
@@ -110,11 +131,13 @@ cdef int plan_rows(RowPlan *q, Problem *p, bint skip_zeros, int workers) noexcep
     if band > 8 * budget and p.C > 1 and p.interleave == 1 and p.fused and not (skip_zeros or p.pairs):
         free_rows(q)
         return NOT_SUITED
-    if band * sizeof(real) > LARGEST_WORKSPACE or (q.R == 0 and not list_taps(q, per_channel, skip_zeros)):
+    if (band * sizeof(real) > LARGEST_WORKSPACE
+            or residues != NULL and not list_residues(q)
+            or residues == NULL and q.R == 0 and not list_taps(q, per_channel, skip_zeros)):
         free_rows(q)
         return NO_MEMORY
     q.images = p.N * p.groups * p.outer_size
-    q.unit_images = max(1, min(UNIT_BYTES // <int64_t> sizeof(real) // (q.rows * cols),
+    q.unit_images = max(1, min(UNIT_BYTES // size // (q.rows * cols),
                                q.images * q.row_blocks // wanted))
     q.spill = (not whole and q.band_blocks == 1 and p.H.y_step == q.on * <int64_t> sizeof(real)
                and (q.R == 0 or p.H.d == 1))
@@ -123,7 +146,8 @@ cdef int plan_rows(RowPlan *q, Problem *p, bint skip_zeros, int workers) noexcep
     q.at_table = sizeof(real) * ((q.n_outer * q.in_rows + 4 * ROW_NV) * q.pitch * phases + 2 * MAX_NV * LANES)
     q.at_table = q.at_band + round_up(max(q.at_table, <int64_t> sizeof(real) * (2 * q.cols + reach_x + LANES)), LINE)
     q.at_scratch = round_up(q.at_table + (q.n_outer * q.in_rows + 4 * p.H.d) * sizeof(char *), LINE)
-    q.at_maps = q.at_scratch + sizeof(real) * MAX_R * max(MAX_NV * LANES, SCRATCH_COLS)
+    q.at_maps = q.at_scratch + sizeof(real) * MAX_R * max(
+        MAX_NV * LANES * (residues.W if residues != NULL else 1), SCRATCH_COLS)
     q.workspace = q.at_maps + phases * (sizeof(ColumnMap) + q.pitch * sizeof(int64_t))
     return PLANNED
 
@@ -150,6 +174,38 @@ cdef bint list_taps(RowPlan *q, int64_t per_channel, bint skip_zeros) noexcept n
                         tap += 1
                     w += 1
     q.first_tap[p.groups] = tap - q.taps
+    return True
+
+
+cdef bint list_residues(RowPlan *q) noexcept nogil:
+    """The taps of every output channel, residue along H and residue along W. The band begins as far before the image as
+    the residue that needs most (p.H.before, p.W.before); the weights lie as in the whole kernel."""
+    cdef const Problem *p = q.p
+    cdef const Residues *f = q.residues
+    cdef const Residue *ry
+    cdef const Residue *rx
+    cdef Tap *tap
+    cdef int64_t g, outer, y, x, ky, kx, i = 0
+    q.taps = <Tap *> malloc(max(p.groups * q.n_outer * f.kh * f.kw, 1) * sizeof(Tap))
+    q.first_tap = <int64_t *> malloc((p.groups * f.H * f.W + 1) * sizeof(int64_t))
+    if q.taps == NULL or q.first_tap == NULL:
+        return False
+    tap = q.taps
+    for g in range(p.groups):
+        for y in range(f.H):
+            ry = &f.of[y]
+            for x in range(f.W):
+                rx = &f.of[f.H + x]
+                q.first_tap[i] = tap - q.taps
+                i += 1
+                for outer in range(g * q.n_outer, (g + 1) * q.n_outer):
+                    for ky in range(ry.count):
+                        for kx in range(rx.count):
+                            tap.row = (outer - g * q.n_outer) * q.in_rows + p.H.before - ry.before + ky * f.dilation_y
+                            tap.column = sizeof(real) * (p.W.before - rx.before + kx * f.dilation_x)
+                            tap.weight = p.w[(outer * f.kh + ry.first - ky * ry.step) * f.kw + rx.first - kx * rx.step]
+                            tap += 1
+    q.first_tap[i] = tap - q.taps
     return True
 
 
@@ -268,6 +324,62 @@ cdef void run_rows(const RowPlan *q, const RowUnit *u, int R, int64_t y, char *w
         x += n
 
 
+cdef void run_residues(const RowPlan *q, const RowUnit *u, int R, int64_t y, char *workspace) noexcept nogil:
+    """The output rows of R positions from y on, each residue's sums side by side before they go to their places."""
+    cdef const Problem *p = q.p
+    cdef const Residues *f = q.residues
+    cdef real *scratch = <real *> (workspace + q.at_scratch)
+    cdef const int *widths = &TAP_ROW_WIDTHS[0] if R == 1 else &ROW_WIDTHS[0]
+    cdef const int64_t *first_tap = q.first_tap + u.channel * f.H * f.W
+    cdef int64_t seam = q.left + q.fx.reach, i, x, n, wide, line = R * MAX_NV * LANES
+    cdef int64_t below = min(R * f.H, f.height - (u.y0 + y) * f.H)       # output rows of these positions
+    cdef char *out = u.y + y * p.H.y_step
+    cdef int rx, v
+    for i in range(f.H):
+        x = 0
+        while x < u.cols:
+            n = u.cols - x
+            v = 0
+            while v < 3 and widths[v + 1] * LANES >= n:
+                v += 1
+            wide = widths[v] * LANES
+            if n < wide <= u.cols:   # moved back, as in run_rows
+                x = u.cols - wide
+                n = wide
+            n = min(n, wide)
+            for rx in range(f.W):
+                TAP_TILES[R][v](u.table + y, 1, q.taps + first_tap[rx], first_tap[rx + 1] - first_tap[rx], 0, u.bias,
+                                p.fused, x * sizeof(real), 1, scratch + rx * line, wide)
+            if not u.borders:
+                store_residues(q, out, i, below, u.x0 + x, u.x0 + x + n, scratch, wide, line)
+            else:
+                if x < q.left:
+                    store_residues(q, out, i, below, x, min(x + n, q.left), scratch, wide, line)
+                if x + n > seam:
+                    store_residues(q, out, i, below, max(x, seam) - seam + q.right, x + n - seam + q.right,
+                                   scratch + max(x, seam) - x, wide, line)
+            x += n
+        first_tap += f.W
+
+
+cdef inline void store_residues(const RowPlan *q, char *out, int64_t first_row, int64_t end_row, int64_t first,
+                                int64_t end, const real *sums, int64_t lds, int64_t line) noexcept nogil:
+    """Positions first to end of every H-th output row from first_row on. out: where position 0 of the unit's columns
+    has its first row."""
+    cdef const Residues *f = q.residues
+    cdef int64_t row = first_row, rx, count
+    while row < end_row:
+        count = min(end * f.W, f.width) - first * f.W
+        if f.W == 2 and q.p.y_direct:
+            store_pairs(<real *> (out + row * f.y_row) + 2 * first, sums, sums + line, count)
+        else:
+            for rx in range(f.W):
+                store(q.p.y_code, out + row * f.y_row + (first * f.W + rx) * f.y_column, f.W * f.y_column,
+                      sums + rx * line, ceil_div(count - rx, f.W))
+        row += f.H
+        sums += lds
+
+
 cdef inline void store_row(const RowPlan *q, const RowUnit *u, char *row, int64_t first, int64_t end,
                            const real *sums) noexcept nogil:
     """The sums of the block's columns first to end; of the borders' block, those of either border."""
@@ -319,7 +431,9 @@ cdef void run_row_unit(const void *plan, int64_t unit, char *workspace, Progress
         u.z = image % p.outer_size
         u.channel = image // p.outer_size % p.groups
         u.n = image // p.outer_size // p.groups
-        u.y = output_slice(p, u.n, u.channel, u.z) + u.y0 * p.H.y_step + u.x0 * p.W.y_step
+        u.y = output_slice(p, u.n, u.channel, u.z) + u.y0 * p.H.y_step
+        if q.residues == NULL:       # (else columns are counted from the row's first one)
+            u.y += u.x0 * p.W.y_step
         u.bias = p.bias + u.channel if p.bias != NULL else NULL
         name_rows(q, &u, workspace)
         run_image(q, &u, workspace)
@@ -360,7 +474,10 @@ cdef void run_image(const RowPlan *q, const RowUnit *u, char *workspace) noexcep
     if q.R == 0:
         while y < u.rows:
             rows = 4 if u.rows - y >= 4 else 1
-            run_rows(q, u, rows, y, workspace)
+            if q.residues != NULL:
+                run_residues(q, u, rows, y, workspace)
+            else:
+                run_rows(q, u, rows, y, workspace)
             y += rows
         return
     if q.R == 4 and p.H.d == 1 and not u.in_place and u.cols <= LANES:

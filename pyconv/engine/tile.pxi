@@ -21,11 +21,11 @@ cdef inline void channel_tile(
     int R, int NV,
     const char *band,            # first column of the first strip, channel 0
     int64_t n_strips,
-    const int64_t *taps,         # byte offset of each tap within a channel
+    const int64_t *taps,         # of each tap: its byte offset within a channel, and the place of its weight
     int64_t n_taps, int64_t n_channels,
     int64_t plane,               # bytes from channel to channel
     const real *w, int64_t ldw,  # weights of the first output channel, and the distance to the next one's
-    int64_t skip,                # weights of taps that are left out, between two channels
+    int64_t skip,                # weights between two channels, less n_taps
     const real *bias,            # added last; NULL: none, or not yet
     bint resume,                 # continue the sums found in `sums`
     real *sums, int64_t lds,
@@ -35,6 +35,7 @@ cdef inline void channel_tile(
     cdef const char *x
     cdef const char *channel
     cdef const real *wk
+    cdef const real *wt
     cdef int64_t strip, c, t
     cdef int r, v
     for strip in range(n_strips):
@@ -49,6 +50,7 @@ cdef inline void channel_tile(
         channel = band
         if n_taps == 1:
             channel += taps[0]
+            wk += taps[1]
             for c in range(n_channels):
                 for v in range(NV):
                     b[v] = (<const vec *> channel + v)[0]
@@ -60,14 +62,14 @@ cdef inline void channel_tile(
         else:
             for c in range(n_channels):
                 for t in range(n_taps):
-                    x = channel + taps[t]
+                    x = channel + taps[2 * t]
+                    wt = wk + taps[2 * t + 1]
                     for v in range(NV):
                         b[v] = (<const vec *> x + v)[0]
                     for r in range(R):
                         for v in range(NV):
-                            acc[r][v] += b[v] * wk[r * ldw]
-                    wk += 1
-                wk += skip
+                            acc[r][v] += b[v] * wt[r * ldw]
+                wk += n_taps + skip
                 channel += plane
         if bias != NULL:
             for r in range(R):

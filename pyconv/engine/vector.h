@@ -149,6 +149,17 @@ PYCONV_INLINE int all_int32(const real *p, int64_t n) {
     return beyond == 0;
 }
 
+/* Some lanes of a vector: those whose bits are set. */
+#if defined(__AVX512F__)
+#if defined(PYCONV_F32)
+#define PYCONV_LOAD_SOME(m, p) _mm512_maskz_loadu_ps((__mmask16)(m), p)
+#define PYCONV_STORE_SOME(p, m, v) _mm512_mask_storeu_ps(p, (__mmask16)(m), (__m512)(v))
+#else
+#define PYCONV_LOAD_SOME(m, p) _mm512_maskz_loadu_pd((__mmask8)(m), p)
+#define PYCONV_STORE_SOME(p, m, v) _mm512_mask_storeu_pd(p, (__mmask8)(m), (__m512d)(v))
+#endif
+#endif
+
 /* memcpy for a few vectors or less, without a call. */
 PYCONV_INLINE void copy_reals(real *to, const real *from, int64_t n) {
     int64_t i = 0;
@@ -157,12 +168,17 @@ PYCONV_INLINE void copy_reals(real *to, const real *from, int64_t n) {
         if (i < n) *(vec *)(to + n - PYCONV_LANES) = *(const vec *)(from + n - PYCONV_LANES);
         return;
     }
+#if defined(__AVX512F__)
+    uint32_t lanes = (1u << n) - 1;
+    PYCONV_STORE_SOME(to, lanes, PYCONV_LOAD_SOME(lanes, from));
+#else
     for (int64_t half = PYCONV_LANES / 2; half > 0; half /= 2) {
         if (n & half) {
             for (int64_t j = 0; j < half; j++) to[i + j] = from[i + j];
             i += half;
         }
     }
+#endif
 }
 
 /* Every second real of two vectors, from the first or from the second. */
@@ -285,11 +301,9 @@ PYCONV_INLINE void copy_masked(real *to, const real *from, const real *mask, int
 #if defined(PYCONV_F32)
 #define PYCONV_TWICE_FIRST 0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7
 #define PYCONV_TWICE_SECOND 8, 8, 9, 9, 10, 10, 11, 11, 12, 12, 13, 13, 14, 14, 15, 15
-#define PYCONV_STORE_SOME(p, m, v) _mm512_mask_storeu_ps(p, (__mmask16)(m), (__m512)(v))
 #else
 #define PYCONV_TWICE_FIRST 0, 0, 1, 1, 2, 2, 3, 3
 #define PYCONV_TWICE_SECOND 4, 4, 5, 5, 6, 6, 7, 7
-#define PYCONV_STORE_SOME(p, m, v) _mm512_mask_storeu_pd(p, (__mmask8)(m), (__m512d)(v))
 #endif
 PYCONV_INLINE void store_every_second(real *to, const real *from, int64_t n) {
     for (; n > 0; n -= PYCONV_LANES, to += 2 * PYCONV_LANES, from += PYCONV_LANES) {
@@ -319,6 +333,25 @@ PYCONV_INLINE void store_every_second(real *to, const real *from, int64_t n) {
 #define PYCONV_ZIP_FIRST 0, 2
 #define PYCONV_ZIP_SECOND 1, 3
 #endif
+
+/* n reals: a[0], b[0], a[1], b[1], ... */
+PYCONV_INLINE void store_pairs(real *to, const real *a, const real *b, int64_t n) {
+    for (; n >= 2 * PYCONV_LANES; n -= 2 * PYCONV_LANES) {
+        ((vec *)to)[0] = __builtin_shufflevector(*(const vec *)a, *(const vec *)b, PYCONV_ZIP_FIRST);
+        ((vec *)to)[1] = __builtin_shufflevector(*(const vec *)a, *(const vec *)b, PYCONV_ZIP_SECOND);
+        to += 2 * PYCONV_LANES;
+        a += PYCONV_LANES;
+        b += PYCONV_LANES;
+    }
+    if (n > 0) {
+        vec v = __builtin_shufflevector(*(const vec *)a, *(const vec *)b, PYCONV_ZIP_FIRST);
+        copy_reals(to, (const real *)&v, n < PYCONV_LANES ? n : PYCONV_LANES);
+    }
+    if (n > PYCONV_LANES) {
+        vec v = __builtin_shufflevector(*(const vec *)a, *(const vec *)b, PYCONV_ZIP_SECOND);
+        copy_reals(to + PYCONV_LANES, (const real *)&v, n - PYCONV_LANES);
+    }
+}
 
 /* Transpose a square of reals. */
 #if PYCONV_VECTOR_BYTES == 64 && defined(PYCONV_F32)

@@ -17,6 +17,7 @@ cdef extern from "vector.h" nogil:
     mask_vec two_further(mask_vec)
     vec two_shifted(vec, vec, mask_vec)
     void store_every_second(real *, const real *, int64_t)
+    void store_pairs(real *, const real *, const real *, int64_t)
     void transpose_square(vec *)
     vec sum_each(vec *)
     vec load_once(const char *)

@@ -6,6 +6,7 @@
 # by lanes   Vectors over input channels. The band is turned, channels last, so that a position's channels (and those
 #            of the next kernel columns, where they touch) are vectors, and the tile of tile.pxi multiplies them by the
 #            gradients of R output channels, one position after the other. Its sums lie kernel first, channels last.
+#            Positions where a tap reads nothing but zero padding are left out, if gradients are finite.
 # by dots    Few input channels: vectors over output columns, R gradients x T taps of dot products, lanes added at the
 #            end. Columns past a row's end are masked in both, since what the input holds there may be a NaN.
 
@@ -35,7 +36,7 @@ cdef struct WeightPlan:
     int64_t slots, width             # vectors of `width` sums for each of `slots` kernel rows (or taps)
     int64_t fill_pitch
     int64_t units
-    int64_t *columns                 # by lanes: byte offset of each output column
+    int64_t *columns                 # by lanes: byte offset of each output column, and its number
     int64_t at_band, at_fill, at_map, at_gradient, at_sums, workspace
 
 
@@ -72,11 +73,12 @@ cdef bint plan_weights(WeightPlan *q, Problem *p, int workers) noexcept nogil:
     q.units = base * q.o_blocks * q.splits
     q.at_band = LINE
     if q.by_lanes:
-        q.columns = <int64_t *> malloc(q.cols * sizeof(int64_t))
+        q.columns = <int64_t *> malloc(2 * q.cols * sizeof(int64_t))
         if q.columns == NULL:
             return False
         for i in range(q.cols):
-            q.columns[i] = i * q.sx * q.lanes * sizeof(real)
+            q.columns[2 * i] = i * q.sx * q.lanes * sizeof(real)
+            q.columns[2 * i + 1] = i
         q.at_fill = q.at_band + round_up(sizeof(real) * (p.outer_taps * q.band_rows * q.band_cols * q.lanes), LINE)
         q.at_map = q.at_fill + round_up(sizeof(real) * (LANES * q.band_rows * q.fill_pitch + MAX_NV * LANES), LINE)
         q.at_gradient = round_up(q.at_map + sizeof(ColumnMap) + q.fill_pitch * sizeof(int64_t), LINE)
@@ -307,6 +309,36 @@ cdef void fill_turned_band(const WeightPlan *q, const WeightUnit *u, char *works
         band += q.band_rows * q.band_cols * q.lanes
 
 
+cdef void outputs_inside(const Axis *axis, int64_t tap, int64_t last_tap, int64_t first, int64_t n, int64_t *begin,
+                         int64_t *end) noexcept nogil:
+    """Which of the n outputs from `first` on some of the taps `tap` to `last_tap` read a true sample for."""
+    cdef int64_t s = axis.s
+    begin[0] = min(n, max(0, ceil_div(max(axis.before - last_tap * axis.d, 0), s) - first))
+    end[0] = axis.n - 1 + axis.before - tap * axis.d
+    end[0] = min(n, max(begin[0], end[0] // s + 1 - first)) if end[0] >= 0 else begin[0]
+
+
+cdef bint leaves_padding_out(const WeightPlan *q, const WeightUnit *u) noexcept nogil:
+    """Whether positions at which a tap reads nothing but zeros are left out: no bit of a finite sum changes then, but
+    gradients that are not finite must still make their NaN."""
+    cdef const Problem *p = q.band.p
+    cdef int64_t o
+    if p.H.boundary != CONSTANT or p.W.boundary != CONSTANT or p.constant[0] != 0:
+        return False
+    if not (is_cut(&p.H, u.y0, u.rows) or is_cut(&p.W, u.x0, u.cols)):
+        return False
+    for o in range(u.o1 - u.o0):
+        if not all_finite(<const real *> (u.g + o * u.g_channel), u.rows * u.cols):
+            return False
+    return True
+
+
+cdef inline bint is_cut(const Axis *axis, int64_t first, int64_t n) noexcept nogil:
+    """Whether the first tap or the last one reads padding for some of these outputs."""
+    return (first * axis.s < axis.before
+            or (first + n - 1) * axis.s + (axis.k - 1) * axis.d - axis.before >= axis.n)
+
+
 cdef void add_lanes(const WeightPlan *q, const WeightUnit *u, char *workspace, bint resume, real *sums,
                     int64_t lds) noexcept nogil:
     """The chunk's products: those of an output channel `lds` from the next one's; with `resume`, added to `sums`."""
@@ -316,6 +348,8 @@ cdef void add_lanes(const WeightPlan *q, const WeightUnit *u, char *workspace, b
     cdef const char *at
     cdef int64_t o = u.o0, slot, tap, v0, vectors = q.width // LANES, strips
     cdef int64_t position = q.lanes * sizeof(real), row = q.band_cols * position, kz, ky, kx
+    cdef int64_t y0 = 0, y1 = u.rows, x0 = 0, x1 = u.cols
+    cdef bint leave_out = leaves_padding_out(q, u)
     cdef int i = 0, v
     while o < u.o1:
         while CHANNEL_TILES[i].R > u.o1 - o or CHANNEL_TILES[i].R > LARGEST_R:
@@ -326,7 +360,10 @@ cdef void add_lanes(const WeightPlan *q, const WeightUnit *u, char *workspace, b
             kx = tap % p.W.k
             ky = tap // p.W.k % p.H.k
             kz = tap // p.W.k // p.H.k
-            at = band + (kz * q.band_rows + ky * p.H.d) * row + kx * p.W.d * position
+            if leave_out:
+                outputs_inside(&p.H, ky, ky, u.y0, u.rows, &y0, &y1)
+                outputs_inside(&p.W, kx, kx if q.slots == q.band.n_taps else p.W.k - 1, u.x0, u.cols, &x0, &x1)
+            at = band + (kz * q.band_rows + ky * p.H.d + y0 * q.sy) * row + kx * p.W.d * position
             v0 = 0
             while v0 < vectors:
                 v = 0
@@ -337,9 +374,9 @@ cdef void add_lanes(const WeightPlan *q, const WeightUnit *u, char *workspace, b
                 strips = (vectors - v0) // tiles.NV[v] if v == 0 else 1
                 if v == 0 and strips > 1 and 0 < (vectors - v0) % tiles.NV[0] <= 2 * tiles.NV[1] - tiles.NV[0]:
                     strips -= 1      # leave two short tiles
-                tiles.run[v](at + v0 * sizeof(vec), strips, q.columns, u.cols, u.rows, q.sy * row,
-                             <const real *> (u.g + (o - u.o0) * u.g_channel),
-                             u.g_channel // <int64_t> sizeof(real), 0, NULL, resume,
+                tiles.run[v](at + v0 * sizeof(vec), strips, q.columns + 2 * x0, x1 - x0, y1 - y0, q.sy * row,
+                             <const real *> (u.g + (o - u.o0) * u.g_channel) + y0 * u.cols,
+                             u.g_channel // <int64_t> sizeof(real), u.cols - (x1 - x0), NULL, resume,
                              sums + (o - u.o0) * lds + slot * q.width + v0 * LANES, lds)
                 v0 += strips * tiles.NV[v]
         o += tiles.R
@@ -388,7 +425,7 @@ ctypedef void (*DotTile)(const char *, int64_t, int64_t, const char *, const int
 cdef inline void dot_tile(
     int R, int T,
     const char *g, int64_t g_channel, int64_t g_row,     # bytes
-    const char *x, const int64_t *taps, int64_t x_row,   # bytes; T offsets
+    const char *x, const int64_t *taps, int64_t x_row,   # bytes; a table of T taps
     int64_t rows, int64_t cols,
     real *sums, int64_t lds,
 ) noexcept nogil:
@@ -406,7 +443,7 @@ cdef inline void dot_tile(
     for r in range(R):
         gs[r] = g + r * g_channel
     for t in range(T):
-        xs[t] = x + taps[t]
+        xs[t] = x + taps[2 * t]
     for row in range(rows):
         gi = row * g_row
         xi = row * x_row
@@ -518,6 +555,7 @@ cdef void add_dots(const WeightPlan *q, const WeightUnit *u, char *workspace, re
     memset(&b, 0, <char *> &b.y - <char *> &b)
     b.map, b.maps = u.n * p.outer_size + u.z, 1
     b.group, b.x0, b.y0 = u.group, u.x0, u.y0
+    b.pitch, b.plane, b.band_channel = band.pitch, band.plane, band.channel
     map_unit_columns(band, &b, workspace)
     fill_channel_band(band, &b, workspace, 0, p.C)
     while o < u.o1:
@@ -550,7 +588,7 @@ cdef void add_products(const DotTiles *tiles, const char *g, int64_t g_channel, 
         v = 0
         while tiles.T[v] > fair:
             v += 1
-        tiles.run[v](g, g_channel, g_row, x, taps + t, x_row, rows, cols, sums + t, lds)
+        tiles.run[v](g, g_channel, g_row, x, taps + 2 * t, x_row, rows, cols, sums + t, lds)
         t += tiles.T[v]
 
 
@@ -568,14 +606,14 @@ cdef void add_kernel_rows(const WeightPlan *q, const WeightUnit *u, const char *
                          u.rows - 3 * d, u.cols, sums, kw)
             for r in range(4):
                 if r < 3:
-                    add_products(&ONE_DOTS, g, 0, u.g_row, x, taps + r * kw, kw, x_row, (3 - r) * d, u.cols,
+                    add_products(&ONE_DOTS, g, 0, u.g_row, x, taps + 2 * r * kw, kw, x_row, (3 - r) * d, u.cols,
                                  sums + r * kw, 0)
                 if r > 0:
                     add_products(&ONE_DOTS, g + (u.rows - r * d) * u.g_row, 0, u.g_row, x + (u.rows - r * d) * x_row,
-                                 taps + r * kw, kw, x_row, r * d, u.cols, sums + r * kw, 0)
+                                 taps + 2 * r * kw, kw, x_row, r * d, u.cols, sums + r * kw, 0)
             ky += 4
-            taps += 4 * kw
+            taps += 8 * kw
             sums += 4 * kw
         add_products(&ONE_DOTS, g, 0, u.g_row, x, taps, (p.H.k - ky) * kw, x_row, u.rows, u.cols, sums, 0)
-        taps += (p.H.k - ky) * kw
+        taps += 2 * (p.H.k - ky) * kw
         sums += (p.H.k - ky) * kw

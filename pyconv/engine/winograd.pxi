@@ -51,7 +51,7 @@ cdef struct WinogradPlan:
     int64_t span, spans              # tiles
     int64_t o_block, o_blocks
     int64_t row_plane, v_line, v_plane, s_line
-    int64_t *taps
+    int64_t *taps                    # byte offset and weight of each block
     char *bad                        # units in which an output is not finite
     int64_t units
     int64_t at_map, at_row, at_rows, at_planes, at_sums, at_pixels, at_table, workspace
@@ -79,7 +79,7 @@ cdef bint plan_winograd(WinogradPlan *q, Problem *p, int64_t u_plane, int m, int
     q.o_block, q.o_blocks = p.O, 1
     if p.N * p.groups * p.O * q.tiles_y * q.tiles_x == 0:
         return True
-    q.taps = <int64_t *> malloc(q.blocks * sizeof(int64_t))
+    q.taps = <int64_t *> malloc(2 * q.blocks * sizeof(int64_t))
     if q.taps == NULL:
         return False
     budget = max(PLANES_BYTES // workers, LEAST_PLANES_BYTES)
@@ -92,7 +92,8 @@ cdef bint plan_winograd(WinogradPlan *q, Problem *p, int64_t u_plane, int m, int
     else:
         size_spans(q, budget, workers)
     for i in range(q.blocks):
-        q.taps[i] = (i // q.bx * q.pitch + i % q.bx) * sizeof(real)
+        q.taps[2 * i] = (i // q.bx * q.pitch + i % q.bx) * sizeof(real)
+        q.taps[2 * i + 1] = i
     reach = (q.by - 1) * q.pitch + q.bx - 1
     vectors = ceil_div(q.span, LANES)
     q.v_line = round_up(vectors * LANES + reach, LANES)
