@@ -16,7 +16,7 @@ from benchmarks.peers import LIBRARIES
 from benchmarks.race import Worker, WorkerError, race
 
 MINE = report.MINE
-WHAT = "layers", "plans", "gradients", "deform", "images", "small", "memory"
+WHAT = "layers", "plans", "gradients", "deform", "images", "bytes", "small", "memory"
 
 
 def arguments():
@@ -56,6 +56,7 @@ def chosen_cases(args):
         "gradients": cases.gradients(),
         "deform": cases.deformable(),
         "images": cases.images(),
+        "bytes": cases.bytes_images(),
         "small": cases.small(),
     }
     wanted = [case for what, group in every.items() if what in args.what for case in group if chosen(case, args)]
@@ -95,8 +96,8 @@ def time_cases(args, chosen, workers):
             timings = race(case, workers, args.rounds, args.seconds, args.budget, folder, say)
             for threads, worker in mine.items():
                 size = roofline.copy_size(case.nbytes)
-                if (case.dtype, threads) not in fma:
-                    fma[case.dtype, threads] = worker.ask("fma_gflops", dtype=case.dtype)
+                if (case.computed, threads) not in fma:
+                    fma[case.computed, threads] = worker.ask("fma_gflops", dtype=case.computed)
                 if (size, threads) not in copy:
                     copy[size, threads] = worker.ask("copy_bandwidth", nbytes=size)
                 at_threads = {
@@ -105,7 +106,7 @@ def time_cases(args, chosen, workers):
                     if each.threads == threads or not LIBRARIES[each.library].threaded
                 }
                 if MINE in at_threads:
-                    limits = fma[case.dtype, threads], copy[size, threads]
+                    limits = fma[case.computed, threads], copy[size, threads]
                     rows.append(report.record(case, threads, at_threads, *limits, worker.ask("workspace")))
                     say(report.line(rows[-1]))
     say("")

@@ -10,6 +10,8 @@ SHAPES = Path(__file__).with_name("shapes.txt")
 KERNEL_SIZES = (3, 5, 7, 9, 11, 15, 21)
 IMAGE_SIZES = (512, 2048)
 SEPARABLE = "gaussian", "box", "separable"  # kinds of filters that run along one axis after the other
+BYTES_SIZES, BYTES_KERNELS = (512, 2048, 4096), (3, 5, 7, 9, 11, 15)  # of images of bytes
+SIGMA, TRUNCATE = 2.0, 4.0  # the Gaussian's, which has 2 * int(TRUNCATE * SIGMA + 0.5) + 1 taps an axis
 GRADIENTS = {"input_gradient": "dinput", "weight_gradient": "dweight"}  # kinds, and what their groups are called
 QUICK_FLOPS = 0.15e9  # single-threaded peers need a tenth of a second or two for this much
 
@@ -40,7 +42,18 @@ class Case:
         shapes = [self.input_shape, self.weight_shape, self.output_shape]
         if self.kind == "deform":
             shapes.append(self.offset_shape)
-        return sum(int(np.prod(shape)) for shape in shapes) * np.dtype(self.dtype).itemsize
+        elements = sum(int(np.prod(shape)) for shape in shapes) * np.dtype(self.dtype).itemsize
+        wider = np.dtype(self.output_dtype).itemsize - np.dtype(self.dtype).itemsize
+        return elements + wider * int(np.prod(self.output_shape))
+
+    @property
+    def output_dtype(self):
+        return self.parameters.get("output_dtype", self.dtype)
+
+    @property
+    def computed(self):
+        """The dtype whose multiply-adds bound the time."""
+        return self.dtype if np.dtype(self.dtype).kind == "f" else "float32"
 
     @property
     def filters_planes(self):
@@ -57,6 +70,9 @@ class Case:
         """The input and the weights, the same in every process."""
         rng = np.random.default_rng(20240229)
         dtype = np.dtype(self.dtype)
+        if dtype.kind in "iu":
+            # No sum leaves uint8, where OpenCV saturates and SciPy wraps.
+            return rng.integers(0, 2, self.input_shape, dtype), rng.integers(1, 3, self.weight_shape)
         return rng.standard_normal(self.input_shape, dtype), rng.standard_normal(self.weight_shape, dtype)
 
     def grad_output(self):
@@ -165,6 +181,20 @@ def images():
             for size in IMAGE_SIZES:
                 for taps in KERNEL_SIZES if kind != "sobel" else (3,):
                     yield image(kind, size, taps, dtype)
+
+
+def bytes_images():
+    """Kernels of integers over images of bytes, into bytes and into integers of 16 bits."""
+    for output_dtype in ("uint8", "int16"):
+        for size in BYTES_SIZES:
+            for taps in BYTES_KERNELS:
+                case = image("correlate", size, taps, "uint8")
+                yield replace(
+                    case,
+                    group=f"uint8 to {output_dtype} correlate",
+                    kind="correlate_bytes",
+                    parameters={"output_dtype": output_dtype},
+                )
 
 
 def small():

@@ -17,8 +17,10 @@ import numpy as np
 
 
 def empty_output(case):
-    """An output that is in memory already, and full of NaN, so that elements never written are noticed."""
-    return np.full(case.output_shape, np.nan, case.dtype)
+    """An output that is in memory already, and full of NaN, or of the largest integer, so that elements never written
+    are noticed."""
+    dtype = np.dtype(case.output_dtype)
+    return np.full(case.output_shape, np.nan if dtype.kind == "f" else np.iinfo(dtype).max, dtype)
 
 
 def gaussian_shape(case):
@@ -124,6 +126,8 @@ class Pyconv(Library):
 
     def correlate(self, case, x, weight):
         return partial(self.pyconv.ndimage.correlate, x, weight, **self.image_options(case))
+
+    correlate_bytes = correlate
 
     def sobel(self, case, x, weight):
         return partial(self.pyconv.ndimage.sobel, x, axis=0, **self.image_options(case))
@@ -274,6 +278,8 @@ class SciPyNdimage(Library):
 
         return each_channel(function, x, empty_output(case))
 
+    correlate_bytes = correlate
+
     def sobel(self, case, x, weight):
         return partial(self.ndimage.sobel, x, axis=0, output=empty_output(case), mode="reflect")
 
@@ -378,6 +384,11 @@ class OpenCV(Library):
     def correlate(self, case, x, weight):
         out = empty_output(case)
         return partial(self.cv2.filter2D, x, -1, weight, dst=out, borderType=self.cv2.BORDER_REFLECT)
+
+    def correlate_bytes(self, case, x, weight):
+        depth = self.cv2.CV_16S if case.output_dtype == "int16" else -1
+        options = {"dst": empty_output(case), "borderType": self.cv2.BORDER_REFLECT}
+        return partial(self.cv2.filter2D, x, depth, weight.astype(np.float32), **options)
 
     def sobel(self, case, x, weight):
         options = {"ksize": 3, "dst": empty_output(case), "borderType": self.cv2.BORDER_REFLECT}

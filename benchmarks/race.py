@@ -15,7 +15,7 @@ THREAD_VARIABLES = "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 # The C library keeps the memory of freed outputs for the next call, as in a program that has run for a while.
 # Else it would depend on the cases timed before whether an output's pages must be mapped anew.
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**40)}
-TOLERANCE = {"float32": 1e-4, "float64": 1e-12}  # of the greatest magnitude in a result of random signs
+TOLERANCE = {"float32": 1e-4, "float64": 1e-12, "uint8": 0}  # of the greatest magnitude in a result of random signs
 
 
 class WorkerError(Exception):
@@ -81,6 +81,8 @@ def check(result, expected, case):
         raise WorkerError(
             f"result is {result.shape} {result.dtype}, where {expected.shape} {expected.dtype} is expected"
         )
+    if result.dtype.kind in "iu":
+        result, expected = result.astype(np.float64), expected.astype(np.float64)
     difference = np.abs(result - expected).max() / np.abs(expected).max()
     if not difference <= TOLERANCE[case.dtype]:  # NaN is wrong, too
         raise WorkerError(f"result is wrong: it differs by {difference:.1e} of the greatest magnitude")

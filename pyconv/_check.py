@@ -669,13 +669,13 @@ def integer_constant(value):
     return int(value)
 
 
-def method(value, methods, obstacle, weight, dtype, stride, dilation):
-    """A method's name; `obstacle` says why Winograd's does not apply to a settled layer, or None."""
+def method(value, methods, obstacle, weight, dtype, stride, dilation, groups):
+    """A method's name; `obstacle` says why one by transforms does not apply to a settled layer, or None."""
     one_of(value, "method", methods)
-    if value == "winograd":
-        why_not = obstacle(weight, dtype, stride, dilation)
+    if value in ("winograd", "fft"):
+        why_not = obstacle(value, weight, dtype, stride, dilation, groups)
         if why_not is not None:
-            raise ValueError(f"method 'winograd' does not apply to this convolution, since {why_not} (weight has shape "
+            raise ValueError(f"method {value!r} does not apply to this convolution, since {why_not} (weight has shape "
                              f"{weight}); pass method='auto' or 'direct'")
 
 
@@ -683,7 +683,7 @@ def method(value, methods, obstacle, weight, dtype, stride, dilation):
 
 
 def planned_method(value):
-    one_of(value, "method", ("auto", "direct", "winograd"))
+    one_of(value, "method", ("auto", "direct", "winograd", "fft"))
 
 
 def planned_result(dtype, weight_dtype):

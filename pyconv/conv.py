@@ -125,12 +125,14 @@ def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, 
         floating weights give ``np.result_type``.
     out : ndarray, optional
         Filled and returned. It may overlap the input, which is then copied first.
-    method : {"auto", "direct", "im2col", "winograd"}
+    method : {"auto", "direct", "im2col", "winograd", "fft"}
         ``direct`` sums as the notes say. ``im2col`` writes the patch matrix (`unfold`) and multiplies; the same bits,
         for more memory. ``winograd`` (two spatial axes, stride and dilation 1, kernels from 3 x 3, float32 and float64)
         needs fewer multiplications [1]_, with an error that is bounded by the largest sum only; `plan_conv2d` shows it.
+        ``fft`` (the same, with one input and one output channel a group) takes Fourier transforms of tiles, for large
+        kernels.
         ``auto`` takes the fastest that is accurate enough: it looks at shapes, dtypes and settings, and whether all
-        weights are finite.
+        weights are finite, and integer-valued arrays are exact by ``direct``.
     overflow : {"raise", "saturate", "wrap"}
         What happens where an exact integer does not fit the result's dtype, or a sum could pass 2**63.
     workers : int, optional
@@ -187,7 +189,7 @@ def plan_conv2d(input_shape, weight, bias=None, stride=1, padding=0, dilation=1,
         As in `conv2d`.
     dtype : dtype, optional
         Of the result, and computed in: floating or complex. By default that of the weights. Inputs are converted to it.
-    method : {"auto", "direct", "winograd"}
+    method : {"auto", "direct", "winograd", "fft"}
         As in `conv2d`; since the weights are prepared ahead, ``auto`` takes Winograd's method for more shapes.
     workers : int, optional
         Threads of each call, see `set_workers`; by default as many as are set at the time of the call.
@@ -230,7 +232,8 @@ def plan_conv2d(input_shape, weight, bias=None, stride=1, padding=0, dilation=1,
                     None if bias is None else bias.dtype, stride, padding, dilation, groups, padding_mode, dtype,
                     names=("input_shape", "weight"))
     _check.planned_method(method)
-    _check.method(method, plan.METHODS, plan.obstacle, w.shape, layer.computed, layer.stride, layer.dilation)
+    _check.method(method, plan.METHODS, plan.obstacle, w.shape, layer.computed, layer.stride, layer.dilation,
+                  layer.groups)
     if workers is not None:
         resolve_workers(workers)
     value = _padding_value(padding_value, layer)
@@ -422,7 +425,7 @@ def _convolve(ndim, input, weight, bias, stride, padding, dilation, groups, padd
                     upscale)
     shape, groups, stride, dilation, sides, nbatch, before, boundary, brief, computed, result, choice, _ = layer
     if method != "auto":
-        _check.method(method, plan.METHODS, plan.obstacle, w.shape, computed, stride, dilation)
+        _check.method(method, plan.METHODS, plan.obstacle, w.shape, computed, stride, dilation, groups)
         # The variant of Winograd's method is that of a plan, and so are the bits.
         choice = plan.choose(x.shape[-ndim - 1:], w.shape, computed, stride, sides, dilation, groups, True, method)
     if overflow != "raise":
@@ -452,9 +455,9 @@ def _convolve(ndim, input, weight, bias, stride, padding, dilation, groups, padd
             flat = np.empty((*shape[:-ndim], patches.shape[-1]), out.dtype)
             _multiply(weights, patches, biases, flat, nbatch, groups, workers)
             out[...] = flat.reshape(shape)
-        elif choice.method == "winograd" and (method != "auto" or np.isfinite(weights).all()):
-            engine.winograd(x, weights, None, biases, out, nbatch, groups, before, boundary, value, workers,
-                            *choice.variant)
+        elif choice.variant is not None and (method != "auto" or np.isfinite(weights).all()):
+            engine.correlate_transformed(x, weights, None, biases, out, nbatch, groups, before, boundary, value,
+                                         workers, choice.variant)
         else:
             engine.correlate(x, weights, biases, out, nbatch, groups, stride, dilation, before, boundary, value,
                              workers, upscale=upscale)
@@ -555,7 +558,7 @@ def _convolve_transposed(ndim, input, weight, bias, stride, padding, output_padd
 
 
 def _gradient_variant(method, choice):
-    """The variant of Winograd's method by which a gradient or a transposed convolution is computed, or None."""
+    """The variant of a method by transforms by which a gradient or a transposed convolution is computed, or None."""
     _check.one_of(method, "method", _GRADIENT_METHODS)
     return choice.variant if method == "auto" else None
 
@@ -612,8 +615,8 @@ def _correlation(x, w, shape, layer, out, method, workers):
         if weights.shape[1] == 0:
             out[...] = 0
         elif out.size and variant is not None and np.isfinite(weights).all():
-            engine.winograd(x, weights, None, None, out, layer.nbatch, layer.groups, layer.before, layer.boundary,
-                              0.0, workers, *variant)
+            engine.correlate_transformed(x, weights, None, None, out, layer.nbatch, layer.groups, layer.before,
+                                         layer.boundary, 0.0, workers, variant)
         elif out.size:
             engine.correlate(x, weights, None, out, layer.nbatch, layer.groups, layer.stride, layer.dilation,
                              layer.before, layer.boundary, 0.0, workers)
@@ -722,7 +725,9 @@ def _exact_integers(largest, non_negative, shape, result, out, compute, overflow
         target.kind not in "iu" or largest <= np.iinfo(target).max and (target.kind == "i" or non_negative))
     if fits or overflow == "wrap":
         return compute(computed, np.empty(shape, target) if out is None else out)
-    exact = compute(computed, np.empty(shape, _INT64))
+    # The narrowest integers that hold every sum: what follows takes a few passes over them.
+    held = _INT64 if passes_64 else np.min_scalar_type(-1 - largest)
+    exact = compute(computed, np.empty(shape, held))
     bounds = np.iinfo(target if target.kind in "iu" else _INT64)
     if refused:
         if exact.size and (exact.min() < bounds.min or exact.max() > bounds.max):
@@ -735,7 +740,8 @@ def _exact_integers(largest, non_negative, shape, result, out, compute, overflow
             turns = np.rint((near - exact.astype(np.float64)) / 2.0**64)
             limits = np.iinfo(_INT64)
             exact = np.where(turns > 0, limits.max, np.where(turns < 0, limits.min, exact))
-        np.clip(exact, bounds.min, min(bounds.max, np.iinfo(_INT64).max), out=exact)
+        limits = np.iinfo(held)
+        np.clip(exact, max(bounds.min, limits.min), min(bounds.max, limits.max), out=exact)
     if out is None:
         return exact.astype(target)
     out[...] = exact

@@ -46,7 +46,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from pyconv import _check, engine
+from pyconv import _check, engine, plan
 from pyconv._workers import resolve_workers
 from pyconv.separable import separable_factors
 
@@ -76,6 +76,9 @@ METHODS = ("auto", "direct", "separable")
 # Kernels of at least so many weights along each axis are taken apart by method "auto": smaller ones are no faster so,
 # and have not the roundings to spare (docs/design.md).
 _SEPARABLE_FROM = 5
+
+# Fewer weights are never faster by transforms.
+_TRANSFORMS_FROM = 81
 
 # Filters of several passes work through the image in slabs of about this many bytes, which stay in the cache.
 _SLAB_BYTES = 2**21
@@ -138,8 +141,10 @@ _ARGUMENTS = {
     "method": """\
     method : {"auto", "direct", "separable"}, optional
         ``"separable"`` filters along one axis after the other with the vectors whose outer product `weights`
-        is, and is refused where it is none. ``"auto"`` does so from 5 weights an axis on, where that is faster;
-        ``"direct"`` never.
+        is, and is refused where it is none. ``"auto"`` does so from 5 weights an axis on, where that is faster.
+        It filters floating images with other large kernels, of weights that are not all integers, by Fourier
+        transforms of tiles, or by Winograd's method: with an error that is bounded by the largest sum only, below
+        half of what ``"direct"`` may make there (`pyconv.plan_conv2d`). ``"direct"`` takes plain sums.
 """,
     "result": """\
     ndarray
@@ -1148,6 +1153,7 @@ class _Pass(NamedTuple):
     one_dimensional: bool  # summed by the rules of SciPy's correlate1d, not by those of its correlate
     axis: int | None = None  # the filtered one of a pass along one axis
     divisor: int = 0  # of its sums; 0: none
+    by_transforms: bool = False  # where that is faster: of weights that are not integers
 
 
 class _Form(NamedTuple):
@@ -1242,6 +1248,8 @@ def _correlate(
             raise _check.not_separable(weights, image, output)
     else:
         steps = None
+    if steps is None and method == "auto" and weights.size >= _TRANSFORMS_FROM and not _integral(weights):
+        sweep = sweep._replace(by_transforms=True)
     return _filter(image, steps or [sweep], cval, output, widen, workers)
 
 
@@ -1637,6 +1645,15 @@ def _apply(image, sweep: _Pass | _Pair, cval, output, widen: bool, workers: int)
             x = np.broadcast_to(x, (*x.shape[: ndim - spatial], 2, *x.shape[ndim - spatial + 1 :]))
             is_last = np.arange(w.size).reshape(w.shape) == w.size - 1
             w = np.concatenate([np.where(is_last, w, 0), np.where(is_last, 0, w)], axis=1)
+    codes = tuple(engine.BOUNDARIES[name] for name in boundary[:spatial])
+    if sweep.by_transforms and spatial == 2 and not ordered and "f" == image.dtype.kind == output.dtype.kind:
+        sides = tuple((b, k - 1 - b) for b, k in zip(before, w.shape[2:], strict=False))
+        choice = plan.choose((1, *x.shape[-2:]), w.shape, w.dtype, (1, 1), sides, (1, 1), 1)
+        if choice.variant is not None and np.isfinite(w).all():
+            engine.correlate_transformed(
+                x, w, None, None, y, ndim - 2, 1, before[:2], codes, cval, workers, choice.variant, skip_zeros=True
+            )
+            return True
     engine.correlate(
         x,
         w,
@@ -1647,10 +1664,10 @@ def _apply(image, sweep: _Pass | _Pair, cval, output, widen: bool, workers: int)
         (1,) * spatial,
         (1,) * spatial,
         before[:spatial],
-        tuple(engine.BOUNDARIES[name] for name in boundary[:spatial]),
+        codes,
         cval,
         workers,
-        skip_zeros=not sweep.one_dimensional,
+        skip_zeros=not sweep.one_dimensional and _zeros_matter(image.dtype, sweep, cval),
         fused=not ordered,
         pairs=pairs,
     )
@@ -1723,6 +1740,14 @@ def _arithmetic(image: np.dtype, sweep: _Pass, cval, output: np.dtype, widen: bo
     if sweep.weights.dtype.kind == "c":
         dtype = np.promote_types(dtype, np.complex64)
     return dtype, False
+
+
+def _zeros_matter(image: np.dtype, sweep: _Pass, cval) -> bool:
+    """Whether weights of zero should be no taps: where NaN is possible, and where most are (dense taps are twice as
+    fast)."""
+    if image.kind not in "iu" or "constant" in sweep.boundary and not np.isfinite(cval):
+        return True
+    return 2 * np.count_nonzero(sweep.weights) < sweep.weights.size
 
 
 @functools.cache

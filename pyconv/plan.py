@@ -13,7 +13,7 @@ import numpy as np
 from pyconv import _check, engine
 from pyconv._workers import resolve_workers
 
-METHODS = ("auto", "direct", "im2col", "winograd")
+METHODS = ("auto", "direct", "im2col", "winograd", "fft")
 
 # Vectors of 512 bits, two multiply-adds a cycle: narrower vectors slow all methods down alike.
 _VECTOR_BYTES = 64
@@ -33,13 +33,15 @@ _UNCACHED_BYTES_A_CYCLE = 6
 # Winograd: |y - exact| <= c * u * max(|x| * |w|) with c this and 2 for each term of a plane's sum, as measured on signs
 # that add up all roundings, on impulses, random numbers, twelve decades and photographs (tests/test_winograd.py).
 _ERROR = {(2, 3): 9, (4, 3): 40, (3, 3): 26, (4, 4): 180, (4, 5): 180}
+_FFT_ERROR = 40                      # the same of Fourier transforms (tests/test_fft.py)
+_CYCLES_A_NANOSECOND = 4.3           # of engine.fft_cost
 
 
 class Candidate(NamedTuple):
     """A method that could do it."""
 
     method: str
-    variant: tuple | None            # of Winograd, (m, r): outputs a tile and taps a block, along each axis
+    variant: tuple | None            # of Winograd, (m, r): outputs a tile and taps a block along each axis; (tile,)
     cycles: float                    # an image, on one core
     error: float                     # c in |y - exact| <= c * u * max(|x| * |w|)
     accurate: bool                   # enough for "auto"
@@ -48,7 +50,7 @@ class Candidate(NamedTuple):
 class Choice(NamedTuple):
     """The method of a convolution, and those it was chosen from."""
 
-    method: str                      # "direct", "im2col" or "winograd"
+    method: str                      # "direct", "im2col", "winograd" or "fft"
     variant: tuple | None
     reason: str                      # a sentence
     candidates: tuple
@@ -60,18 +62,22 @@ def _winograd_variants(kernel):
                  if (m == r and kernel != (3, 3)) or (m != r and r - 2 < max(kernel) <= r))
 
 
-def obstacle(weight, dtype, stride, dilation):
-    """Why Winograd's method does not apply, or None."""
+def obstacle(method, weight, dtype, stride, dilation, groups):
+    """Why Winograd's method, or that of Fourier transforms, does not apply, or None."""
     if len(weight) != 4:
         return f"it has {len(weight) - 2} spatial axes, not 2"
     if stride != (1, 1):
         return f"its stride is {stride}, not 1"
     if dilation != (1, 1):
         return f"its dilation is {dilation}, not 1"
-    if min(weight[2:]) < 3:
+    if method == "winograd" and min(weight[2:]) < 3:
         return f"its kernel is {weight[2]} x {weight[3]}, smaller than 3 x 3"
     if dtype.char not in "fd":
         return f"it is computed in {dtype}, not in float32 or float64"
+    if method == "fft" and (weight[1] != 1 or weight[0] != groups):
+        return "a group has more than one input or output channel"
+    if method == "fft" and max(weight[2:]) > engine.FFT_TILES[-1]:
+        return f"its kernel is {weight[2]} x {weight[3]}, larger than {engine.FFT_TILES[-1]} along an axis"
     return None
 
 
@@ -101,29 +107,33 @@ def choose(sample, weight, dtype, stride, sides, dilation, groups, prepared=Fals
     terms = weight[1] * math.prod(kernel)
     direct = Candidate("direct", None, _direct_cycles(sample, weight, dtype, size, groups), terms + 2, True)
     im2col = direct._replace(method="im2col", cycles=direct.cycles + _im2col_cycles(sample, weight, dtype, size))
-    why_not = obstacle(weight, dtype, stride, dilation)
-    winograd = [] if why_not else [
-        Candidate("winograd", variant, _winograd_cycles(variant, sample, weight, dtype, size, prepared),
+    why_not = {other: obstacle(other, weight, dtype, stride, dilation, groups) for other in ("winograd", "fft")}
+    others = [] if why_not["winograd"] else [
+        Candidate("winograd", variant, _winograd_cycles(variant, sample, weight, dtype, size, groups, prepared),
                   winograd_error(variant, weight), winograd_error(variant, weight) <= (terms + 2) / 2)
         for variant in _winograd_variants(kernel)]
-    candidates = (direct, im2col, *winograd)
+    if not why_not["fft"]:
+        others.append(_fft_candidate(weight, dtype, size, prepared))
+    candidates = (direct, im2col, *others)
     if method in ("direct", "im2col"):
         return Choice(method, None, "as asked", candidates)
-    winograd.sort(key=lambda candidate: (not candidate.accurate, candidate.cycles))
-    if method == "winograd":
-        return Choice("winograd", winograd[0].variant, f"{_name(*winograd[0][:2])}, as asked", candidates)
-    if why_not:
-        return Choice("direct", None, f"Winograd does not apply, since {why_not}", candidates)
-    best = winograd[0]
+    others.sort(key=lambda candidate: (not candidate.accurate, candidate.cycles))
+    if method != "auto":
+        best = next(candidate for candidate in others if candidate.method == method)
+        return Choice(method, best.variant, f"{_name(*best[:2])}, as asked", candidates)
+    if not others:
+        return Choice("direct", None, f"Winograd does not apply, since {why_not['winograd']}", candidates)
+    best = others[0]
     if not best.accurate:
         return Choice("direct", None, "Winograd's error could pass half of what direct's bound allows", candidates)
     if best.cycles < direct.cycles:
         ratio = direct.cycles / best.cycles
         faster = f"{ratio - 1:.0%}" if ratio < 2 else f"{ratio:.1f} times"
-        return Choice("winograd", best.variant, f"{_name(*best[:2])} is {faster} faster than direct", candidates)
+        return Choice(best.method, best.variant, f"{_name(*best[:2])} is {faster} faster than direct", candidates)
     ratio = best.cycles / direct.cycles
     slower = f"{ratio - 1:.0%}" if ratio < 2 else f"{ratio:.1f} times"
-    return Choice("direct", None, f"Winograd would be {slower} slower here", candidates)
+    name = "Winograd" if best.method == "winograd" else "FFT"
+    return Choice("direct", None, f"{name} would be {slower} slower here", candidates)
 
 
 def choose_gradient(sample, weight, dtype, stride, sides, dilation, groups):
@@ -171,13 +181,17 @@ def _im2col_cycles(sample, weight, dtype, size):
     return 2 * sample[0] * math.prod(weight[2:]) * math.prod(size) * dtype.itemsize / _BYTES_A_CYCLE
 
 
-def _winograd_cycles(variant, sample, weight, dtype, size, prepared):
+def _winograd_cycles(variant, sample, weight, dtype, size, groups, prepared):
     m, r = variant
     lanes, planes = _lanes(dtype), (m + r - 1)**2
     by, bx = blocks = [-(-k // r) for k in weight[2:]]
     tiles = [-(-on // m) for on in size]
-    vectors = -(-((tiles[0] - 1) * (tiles[1] + bx - 1) + tiles[1]) // lanes)
-    read = -(-(tiles[0] + by - 1) * (tiles[1] + bx - 1) // lanes)
+    if weight[0] == groups:          # whole rows of tiles, some of them computed in two blocks
+        read = (tiles[0] + by - 1) * -(-(tiles[1] + bx - 1) // lanes)
+        vectors = 1.3 * tiles[0] * -(-(tiles[1] + bx - 1) // lanes)
+    else:
+        read = -(-(tiles[0] + by - 1) * (tiles[1] + bx - 1) // lanes)
+        vectors = -(-((tiles[0] - 1) * (tiles[1] + bx - 1) + tiles[1]) // lanes)
     weights = planes * by * bx * weight[0] * weight[1]
     multiply = weights * vectors / _VECTORS_A_CYCLE * _TILES_OVERHEAD
     far = max(0, weights * dtype.itemsize - _CACHED_BYTES)
@@ -193,6 +207,13 @@ def winograd_error(variant, weight):
     return _ERROR[variant] + 2 * weight[1] * math.prod(-(-k // variant[1]) for k in weight[2:])
 
 
+def _fft_candidate(weight, dtype, size, prepared):
+    tile = engine.fft_tile(weight[2:], size, dtype)
+    nanoseconds = engine.fft_cost(weight[2:], size, dtype, tile, prepared)
+    return Candidate("fft", (tile,), _CYCLES_A_CALL + weight[0] * nanoseconds * _CYCLES_A_NANOSECOND, _FFT_ERROR,
+                     _FFT_ERROR <= (math.prod(weight[1:]) + 2) / 2)
+
+
 # ---- planned ahead ----
 
 
@@ -206,9 +227,10 @@ class Plan:
     Attributes
     ----------
     method : str
-        ``"direct"`` or ``"winograd"``.
-    variant : (int, int) or None
-        Of Winograd's method: outputs a tile and taps a block of the kernel, along each axis.
+        ``"direct"``, ``"winograd"`` or ``"fft"``.
+    variant : tuple or None
+        Of Winograd's method: outputs a tile and taps a block of the kernel, along each axis. Of Fourier transforms: the
+        samples of a tile along each axis.
     reason : str
         Why this one.
     candidates : tuple
@@ -250,7 +272,7 @@ class Plan:
         self._gradient_variant = layer.gradient.variant
         if not np.isfinite(weight).all():
             self._gradient_variant = None
-            if choice.method == "winograd" and method == "auto":
+            if choice.variant is not None and method == "auto":
                 choice = choice._replace(method="direct", variant=None, reason="its weights are not all finite")
         self.method, self.variant, self.reason, self.candidates = choice
         self._prepare()
@@ -260,8 +282,8 @@ class Plan:
         self._kept = {}
         self._transformed = None
         if self.variant is not None:
-            self._transformed = engine.winograd_weights(self._weight, self._groups, *self.variant,
-                                                        resolve_workers(self._workers))
+            self._transformed = engine.transformed_weights(self._weight, self._groups, self.variant,
+                                                           resolve_workers(self._workers))
 
     def __getstate__(self):
         # How weights are laid out may differ on the machine that reads this.
@@ -307,8 +329,8 @@ class Plan:
             engine.correlate(x, self._weight, self._bias, out, len(batch), self._groups, self._stride, self._dilation,
                              self._before, self._boundary, self._value, workers)
         else:
-            engine.winograd(x, self._weight, self._transformed, self._bias, out, len(batch), self._groups, self._before,
-                         self._boundary, self._value, workers, *self.variant)
+            engine.correlate_transformed(x, self._weight, self._transformed, self._bias, out, len(batch), self._groups,
+                                         self._before, self._boundary, self._value, workers, self.variant)
         return out
 
     def input_gradient(self, dy, out=None):
@@ -414,8 +436,8 @@ class Plan:
         if out.size == 0 or self._constant:
             return 0
         if self.variant is not None:
-            return engine.winograd_workspace_bytes(x, self._weight, self._transformed, out, x.ndim - 3, self._groups,
-                                                   self._before, self._boundary, workers, *self.variant)
+            return engine.transformed_workspace_bytes(x, self._weight, self._transformed, out, x.ndim - 3, self._groups,
+                                                      self._before, self._boundary, workers, self.variant)
         return engine.workspace_bytes(x, self._weight, out, x.ndim - 3, self._groups, self._stride, self._dilation,
                                       self._before, self._boundary, workers)
 
@@ -437,4 +459,6 @@ class Plan:
 
 
 def _name(method, variant):
-    return method if variant is None else "Winograd F({},{})".format(*variant)
+    if variant is None:
+        return method
+    return "Winograd F({},{})".format(*variant) if method == "winograd" else "FFT tiles of {}".format(*variant)

@@ -780,6 +780,7 @@ def test_an_integer_padding_value_is_exact_or_refused(padding_value):
     oracle.assert_same_bits(y, exact)
 
 
+NARROW = ("uint8", "int8", "uint16", "int16", "uint32", "int32")
 OVERFLOWS = [
     # x, w, the true sums
     ([2**62], [2], [2**63]),
@@ -883,6 +884,29 @@ def test_overflow_rules_on_any_int64(x, w, shift):
         oracle.assert_same_values(y[0], exact)
     oracle.assert_same_bits(pyconv.conv1d(x, w, overflow="saturate")[0], saturated(exact, np.int64))
     oracle.assert_same_bits(pyconv.conv1d(x, w, overflow="wrap")[0], wrapped(exact, np.int64))
+
+
+@given(data=st.data())
+def test_overflow_rules_on_narrow_integers(data):
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    dtype, target = (np.dtype(data.draw(st.sampled_from(NARROW))) for _ in range(2))
+    info, limits = np.iinfo(dtype), np.iinfo(target)
+    x = rng.choice(np.array([info.min, info.max, 0, 1], dtype), (9, data.draw(st.integers(9, 600))))
+    largest = data.draw(st.sampled_from((1, 20, 2**15, 2**40 if info.bits < 16 else 2**20)))
+    w = rng.integers(-largest if data.draw(st.booleans()) else 0, largest, (3, 3), endpoint=True)
+    exact = oracle.correlate(x.astype(object)[None, None], w.astype(object)[None, None], padding=1)[0, 0]
+    fits = limits.min <= exact.min() and exact.max() <= limits.max
+    for settings in ({"dtype": target}, {"out": np.full(x.shape, 7, target)}):
+        if fits:
+            oracle.assert_same_bits(pyconv.corr2d(x, w, padding=1, **settings), exact.astype(target))
+        else:
+            with pytest.raises(OverflowError, match="do not fit"):
+                pyconv.corr2d(x, w, padding=1, **settings)
+            assert np.all(settings.get("out", 7) == 7)
+        clipped = pyconv.corr2d(x, w, padding=1, overflow="saturate", **settings)
+        oracle.assert_same_bits(clipped, np.clip(exact, limits.min, limits.max).astype(target))
+        around = pyconv.corr2d(x, w, padding=1, overflow="wrap", **settings)
+        oracle.assert_same_bits(around.ravel(), wrapped(exact.ravel().tolist(), target))
 
 
 def test_out_is_untouched_when_a_sum_overflows():

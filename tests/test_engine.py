@@ -337,3 +337,31 @@ def test_weight_gradients_of_many_channels(channels, kernel):
             engine.weight_gradient(x, g, dw[1], 1, 1, (1, 1), (1, 1), (0, 0), (0, 0), 0.0, workers)
             oracle.assert_same_values(dw[1], expected)
             assert (dw[::2] == 77).all()
+
+
+@pytest.mark.parametrize("output", [np.int8, np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.int64, np.uint64])
+@pytest.mark.parametrize("computed", [np.float32, np.float64, np.int64])
+def test_reals_as_integers(computed, output):
+    """Floats are cut off and keep their low bits; NaN and what 64 bits do not hold become -2**63 first. One such value
+    among many that 32 bits hold changes none of these."""
+    rng = np.random.default_rng(3)
+    values = rng.integers(-(2**23), 2**23, (3, 1201)) / (1 if computed is np.int64 else 4)
+    edges = [2.0**31, 2.0**31 - 128, -(2.0**31), -(2.0**31) - 256, 2.0**32 + 512, 2.0**40, -(2.0**62), -0.5, 0.75]
+    if computed is not np.int64:
+        edges += [2.0**63, -(2.0**63), -(2.0**63) - 2.0**40, 1e30, np.inf, -np.inf, np.nan, -0.0]
+    if computed is np.float64:
+        edges += [2.0**31 - 0.5, -(2.0**31) - 0.5]
+    w = np.ones((1, 1, 1, 1), computed)
+    for edge in [None, *edges]:
+        for column in (0, 600, 1200):
+            x = values.astype(computed)
+            if edge is not None:
+                x[1, column] = edge
+            out = np.empty((1, *x.shape), output)
+            engine.correlate(x[None], w, None, out, 0, 1, (1, 1), (1, 1), (0, 0), (engine.CONSTANT,) * 2, 0.0, 1)
+            cut = [int(v) if np.isfinite(v) and -(2**63) <= v < 2**63 else -(2**63) for v in x.ravel().tolist()]
+            if output is np.uint64 and edge == 2.0**63:
+                cut = [2**63 if v == edge else c for v, c in zip(x.ravel().tolist(), cut, strict=True)]
+            bits = np.iinfo(output).bits
+            expected = np.array([c % 2**bits for c in cut], np.uint64).astype(f"u{bits // 8}").view(output)
+            oracle.assert_same_bits(out, expected.reshape(out.shape))

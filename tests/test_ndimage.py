@@ -467,6 +467,74 @@ def test_results_outside_the_output_wrap():
     assert_same_values(slope[1], [0, 220, 220, 0])
 
 
+BOUNDARY_OF = {"reflect": "symmetric", "mirror": "mirror", "nearest": "edge", "wrap": "wrap", "constant": "constant"}
+
+
+def exact_sums(x, weights, mode, cval):
+    """The sums of an image with an odd-sized kernel in int64, which holds them."""
+    wide = x.astype(np.int64)[None, None], weights.astype(np.int64)[None, None]
+    before = [(k // 2, k // 2) for k in weights.shape]
+    return oracle_correlate(*wide, padding=before, boundary=BOUNDARY_OF[mode], cval=cval)[0, 0]
+
+
+def draw_extremes(rng, shape, dtype):
+    """Mostly the least and the largest values there are."""
+    info = np.iinfo(dtype)
+    x = rng.choice(np.array([info.min, info.max, 0, 1], dtype), shape)
+    return np.where(rng.random(shape) < 0.3, rng.integers(info.min, info.max, shape, dtype, endpoint=True), x)
+
+
+@pytest.mark.parametrize("output", INTEGERS)
+@pytest.mark.parametrize("dtype", INTEGERS[:-1])
+def test_narrow_integers_in_rows_longer_than_a_block(dtype, output):
+    """Rows of several blocks and a ragged end, kernels with and without zeros, sums that wrap."""
+    rng = np.random.default_rng([ord(c) for c in dtype + output])
+    for width, mode in zip((1, 70, 511, 519, 1101), BOUNDARY_OF, strict=True):
+        x = draw_extremes(rng, (6, width), dtype)
+        for size in (1, 3, 5, 7):
+            weights = rng.integers(-9, 10, (size, size))
+            weights.flat[: size * size // 3] = 0
+            exact = exact_sums(x, weights, mode, 7)
+            actual = ndimage.correlate(x, weights, output, mode, 7)
+            assert_same_bits(actual, exact.astype(output))
+            if np.iinfo(dtype).bits <= 16 and np.iinfo(output).bits <= 16:
+                assert_same_bits(actual, scipy.ndimage.correlate(x, weights, output, mode, 7))
+            flipped = ndimage.convolve(x, weights[::-1, ::-1], output, mode, 7)
+            assert_same_bits(flipped, exact.astype(output))
+
+
+@given(st.data())
+def test_narrow_integers_of_any_layout(data):
+    rng = np.random.default_rng(data.draw(seeds))
+    shape = data.draw(st.integers(1, 12)), data.draw(st.integers(1, 600))
+    x = lay_out(draw_extremes(rng, shape, data.draw(st.sampled_from(INTEGERS[:-1]))), data.draw(layouts))
+    output = np.dtype(data.draw(st.sampled_from(INTEGERS)))
+    y = lay_out(np.zeros(shape, output), data.draw(st.sampled_from(OUT_LAYOUTS)))
+    kernel = data.draw(st.sampled_from((1, 3, 5, 9))), data.draw(st.sampled_from((1, 3, 5, 7)))
+    weights = rng.integers(-2, 2, kernel, endpoint=True) * data.draw(st.sampled_from((1, 100, 100_000)))
+    mode = data.draw(st.sampled_from(tuple(BOUNDARY_OF)))
+    ndimage.correlate(x, weights, y, mode, -3, workers=data.draw(st.sampled_from((1, 3))))
+    assert_same_values(y, exact_sums(x, weights, mode, -3).astype(output))
+
+
+@pytest.mark.parametrize("output", [None, np.int16])
+def test_colour_images_of_bytes(output):
+    rng = np.random.default_rng(5)
+    x = rng.integers(0, 256, (40, 300, 3)).astype(np.uint8)
+    weights = rng.integers(-9, 10, (5, 5))
+    expected = np.stack([scipy.ndimage.correlate(x[..., c], weights, output) for c in range(3)], axis=-1)
+    assert_same_bits(ndimage.correlate(x, weights, output, channel_axis=-1), expected)
+
+
+@pytest.mark.parametrize("output", [np.float64, np.float32, np.int64])
+@pytest.mark.parametrize("cval", [np.nan, np.inf])
+def test_a_weight_of_zero_is_no_tap_beyond_the_borders_of_integers(cval, output):
+    x = np.arange(35).reshape(5, 7).astype(np.uint8)
+    weights = np.array([[0, 1, 0], [2, 3, 0], [1, 1, 1]])
+    actual, expected = (m.correlate(x, weights, output, "constant", cval) for m in (ndimage, scipy.ndimage))
+    assert_same_bits(actual, expected)
+
+
 @given(st.data())
 def test_integer_valued_floats_with_integer_weights(data):
     rng = np.random.default_rng(data.draw(seeds))

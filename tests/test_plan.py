@@ -392,7 +392,8 @@ def disguised(monkeypatch):
         assert w.flags.c_contiguous and w.dtype.char in "fd" and min(w.shape[2:]) >= 3
         return np.float64(2) * w
 
-    def winograd(x, w, u, bias, out, nbatch, groups, before, boundary, constant, workers, m, r, exchanged=False):
+    def winograd(x, w, u, bias, out, nbatch, groups, before, boundary, constant, workers, m, r, exchanged=False,
+                 skip_zeros=False):
         calls["runs"].append((m, r))
         calls["weights"] += u is None
         one = (1, 1)
@@ -401,11 +402,11 @@ def disguised(monkeypatch):
         order = np.arange(w[0, 0].size)[::-1].reshape(w.shape[2:]).copy() if exchanged else None
         engine.correlate(x, w, bias, out, nbatch, groups, one, one, before, boundary, constant, workers, order=order)
 
-    def winograd_workspace_bytes(x, w, u, out, nbatch, groups, before, boundary, workers, m, r):
+    def transformed_workspace_bytes(x, w, u, out, nbatch, groups, before, boundary, workers, variant):
         return u.nbytes + workers
 
     monkeypatch.setattr(engine, "winograd_weights", winograd_weights)
-    monkeypatch.setattr(engine, "winograd_workspace_bytes", winograd_workspace_bytes)
+    monkeypatch.setattr(engine, "transformed_workspace_bytes", transformed_workspace_bytes)
     monkeypatch.setattr(engine, "winograd", winograd)
     forget_choices()
     yield calls
@@ -457,10 +458,8 @@ def test_transposed_convolutions_go_through_the_chooser(always):
     assert len(always["runs"]) == 2
     oracle.assert_same_bits(y, grad.conv2d_input(y.shape, weight, x, padding=1))
     assert len(always["runs"]) == 3
-    pyconv.corr2d(random(3, (90, 90), "f4"), random(4, (11, 11), "f4"))      # not one of the very small ones
     pyconv.subpixel_conv2d(x, np.ones((4, 16, 3, 3), "f4"), 2)               # stores shuffled: direct
-    corr2d = plan.choose((1, 90, 90), (1, 1, 11, 11), F32, (1, 1), ((0, 0),) * 2, (1, 1), 1)
-    assert always["runs"][3:] == [corr2d.variant]
+    assert len(always["runs"]) == 3
 
 
 @pytest.mark.parametrize(
@@ -546,6 +545,8 @@ def test_auto_takes_only_what_stays_below_half_of_the_bound(always, channels, ke
             assert candidate.accurate == (candidate.error <= bound / 2)
             fewest = {(2, 3): 4, (4, 3): 16}.get(candidate.variant, 1)
             assert channels >= fewest or not candidate.accurate
+        elif candidate.method == "fft":
+            raise AssertionError("a group has 8 output channels")
         else:
             assert candidate.error == bound and candidate.accurate
     chosen = [c for c in choice.candidates if c[:2] == choice[:2]]
@@ -560,7 +561,11 @@ def test_known_shapes(disguised):
     assert choose(256, 256, 56, 3, prepared=True).variant == (4, 3)
     assert choose(256, 256, 56, 3).variant == (4, 3)
     assert choose(1, 1, 2048, 3).method == "direct"
-    assert choose(1, 1, 2048, 63).variant == (4, 4)
+    assert choose(1, 1, 2048, 31)[:2] == ("fft", (256,))
+    assert choose(1, 1, 2048, 9).method == "direct"
+    assert choose(64, 64, 56, 31, groups=64).method == "fft"
+    assert choose(64, 64, 56, 5, groups=64).method == "direct"
+    assert choose(64, 64, 56, 31).variant == (4, 4)
     assert choose(16, 1, 6, 3).method == "direct"
     slower = choose(16, 2, 6, 3)
     assert slower.method == "direct" and "slower here" in slower.reason
@@ -579,3 +584,36 @@ def test_the_choice_does_not_know_the_batch_or_the_threads(disguised):
     shapes = [(64, 28, 28), (50, 64, 28, 28)]
     plans = [pyconv.plan_conv2d(shape, weight, padding=1, workers=n) for shape in shapes for n in (1, 3)]
     assert len({(p.method, p.reason, p.candidates) for p in plans}) == 1
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+def test_fft_of_plain_calls_plans_and_gradients(groups):
+    x, weight = random(0, (2, groups, 90, 101), "f4"), random(1, (groups, 1, 21, 17), "f4")
+    settings = {"padding": (3, 8), "groups": groups, "padding_mode": "symmetric"}
+    exact = oracle.correlate(x.astype("f8"), weight.astype("f8"), padding=(3, 8), groups=groups, boundary="symmetric")
+    magnitude = oracle.correlate(abs(x), abs(weight), padding=(3, 8), groups=groups, boundary="symmetric").max()
+    planned = pyconv.plan_conv2d(x.shape, weight, **settings, method="fft")
+    assert planned.method == "fft" and planned.workspace_bytes > 0 and "FFT tiles" in str(planned)
+    y = planned(x)
+    assert abs(y - exact).max() <= 40 * 2**-24 * magnitude
+    oracle.assert_same_bits(pyconv.conv2d(x, weight, **settings, method="fft"), y)
+    oracle.assert_same_bits(pickle.loads(pickle.dumps(planned))(x), y)
+    dx = planned.input_gradient(y)
+    oracle.assert_same_bits(grad.conv2d_input(x.shape, weight, y, **settings), dx)
+    exact = oracle.dinput((90, 101), weight.astype("f8"), y.astype("f8"), padding=(3, 8), groups=groups,
+                          boundary="symmetric")
+    magnitude = oracle.dinput((90, 101), abs(weight), abs(y), padding=(3, 8), groups=groups, boundary="symmetric").max()
+    assert abs(dx - exact).max() <= 100 * 2**-24 * magnitude
+    auto = plan.choose((1, 2000, 2000), (1, 1, 21, 21), F32, (1, 1), ((0, 0),) * 2, (1, 1), 1)
+    assert auto.method == "fft" and "faster than direct" in auto.reason
+
+
+def test_where_fft_does_not_apply():
+    x, weight = np.ones((2, 9, 9), "f4"), np.ones((2, 2, 3, 3), "f4")
+    for arguments, word in (((x, weight), "more than one input or output channel"),
+                            ((x, weight[:, :1], None, 2), "stride"), ((x.astype("c8"), weight), "complex64")):
+        groups = arguments[1].shape[0] if arguments[1].shape[1] == 1 else 1
+        with pytest.raises(ValueError, match=word):
+            pyconv.conv2d(*arguments, groups=groups, method="fft")
+    with pytest.raises(ValueError, match="spatial axes"):
+        pyconv.conv1d(x[0], weight[:1, :1, 0].repeat(9, 1), method="fft")

@@ -30,6 +30,9 @@ Two plans cut a problem into units:
     x NV vectors of columns, and each loaded input row is used for all the output rows that it feeds. Away from the left
     and right border the input is read where it lies.
 
+`fft.pxi`, which opens with its own picture, transforms tiles instead: large kernels of one channel at stride 1. What
+comes out not finite is computed again by these plans.
+
 All tiles add the products of one output in the same order into one accumulator (but for `pairs`, below), so the bits do
 not depend on the plan, the number of threads, the batch or the memory layout.
 
@@ -228,7 +231,8 @@ def winograd_weights(w, groups, m, r, workers, exchanged=False):
     return u
 
 
-def winograd(x, w, u, bias, out, nbatch, groups, before, boundary, constant, workers, m, r, exchanged=False):
+def winograd(x, w, u, bias, out, nbatch, groups, before, boundary, constant, workers, m, r, exchanged=False,
+             skip_zeros=False):
     """`correlate` at stride and dilation 1 with two spatial axes, by F(m, r), and with one block of taps unless m == r.
 
     Parameters
@@ -239,12 +243,15 @@ def winograd(x, w, u, bias, out, nbatch, groups, before, boundary, constant, wor
         One of `WINOGRAD_VARIANTS`.
     exchanged : bool
         w is (C, O // groups) + kernel, and its taps are taken from last to first.
+    skip_zeros : bool
+        As in `correlate`.
 
     Others as there. Outputs that are not finite are computed again as by `correlate`.
     """
     if not (out.flags.aligned and out.dtype.isnative):
         native = np.empty(out.shape, out.dtype.newbyteorder("="))
-        winograd(x, w, u, bias, native, nbatch, groups, before, boundary, constant, workers, m, r, exchanged)
+        winograd(x, w, u, bias, native, nbatch, groups, before, boundary, constant, workers, m, r, exchanged,
+                 skip_zeros)
         out[...] = native
         return
     order = np.arange(w[0, 0].size)[::-1].reshape(w.shape[2:]) if exchanged else None
@@ -263,14 +270,38 @@ def winograd(x, w, u, bias, out, nbatch, groups, before, boundary, constant, wor
                 direct = np.empty(block.shape, block.dtype)
                 correlate(x[(*image, slice(group * channels, (group + 1) * channels))], w[from_:to],
                           None if bias is None else bias[from_:to], direct, 0, 1, (1, 1), (1, 1),
-                          (before[0] - y0, before[1] - x0), boundary, constant, workers)
+                          (before[0] - y0, before[1] - x0), boundary, constant, workers, skip_zeros)
                 np.copyto(block, direct, where=wrong)
 
 
-def winograd_workspace_bytes(x, w, u, out, nbatch, groups, before, boundary, workers, m, r):
-    """What `winograd` of such arrays takes for itself, all threads together."""
-    return _kernels[w.dtype].winograd(x, w, u, None, out, nbatch, groups, before, boundary, 0.0, workers, m, r, None,
-                                      False)
+def transformed_weights(w, groups, variant, workers, exchanged=False):
+    """What `winograd_weights` or `fft_weights` makes of w, by the method that `variant` belongs to."""
+    if len(variant) == 2:
+        return winograd_weights(w, groups, *variant, workers, exchanged)
+    return fft_weights(_turned_round(w, exchanged), *variant, workers)
+
+
+def correlate_transformed(x, w, u, bias, out, nbatch, groups, before, boundary, constant, workers, variant,
+                          exchanged=False, skip_zeros=False):
+    """`correlate` by `winograd`, if `variant` is (m, r), or by `fft`, if it is (tile,)."""
+    settings = nbatch, groups, before, boundary, constant, workers, *variant
+    if len(variant) == 2:
+        winograd(x, w, u, bias, out, *settings, exchanged, skip_zeros)
+    else:
+        fft(x, _turned_round(w, exchanged), u, bias, out, *settings, skip_zeros)
+
+
+def transformed_workspace_bytes(x, w, u, out, nbatch, groups, before, boundary, workers, variant):
+    """What `correlate_transformed` of such arrays takes for itself, all threads together."""
+    settings = nbatch, groups, before, boundary, 0.0, workers, *variant
+    if len(variant) == 2:
+        return _kernels[w.dtype].winograd(x, w, u, None, out, *settings, None, False)
+    return _kernels[w.dtype].fft(x, w, u, None, out, *settings, False)
+
+
+def _turned_round(w, exchanged):
+    """Weights of one input and one output channel a group, their taps from last to first if they are exchanged."""
+    return np.ascontiguousarray(w[:, :, ::-1, ::-1]) if exchanged else w
 
 
 def separable(x, down, along, out, nbatch, before, boundary, constant, workers, skip_zeros=False, fused=True,
@@ -339,6 +370,87 @@ def separable(x, down, along, out, nbatch, before, boundary, constant, workers, 
     return finite
 
 
+# Tiles of overlap-save convolution, and what a sample of one costs, in ns on a core of 3.7 GHz with AVX-512; then what
+# an output costs besides.
+FFT_TILES = (64, 128, 256, 512, 1024)
+_FFT_NS = {np.dtype(np.float32): ((0.5, 0.58, 0.61, 0.75, 0.85), 0.3),
+           np.dtype(np.float64): ((0.9, 1.1, 1.2, 1.45, 1.9), 0.6)}
+_SPECTRA_BYTES = 2**23               # of spectra that no plan keeps
+
+
+def fft_cost(kernel, size, dtype, tile, prepared=True):
+    """How long `fft` takes for one channel of one image, in ns on the machine of `_FFT_NS`; infinity: the kernel does
+    not fit. Where weights are not prepared, `fft_weights` takes half as long as a pair of tiles, and 12 us.
+
+    kernel and size are those of the weights and the output, two spatial axes each."""
+    steps = [tile - k + 1 for k in kernel]
+    if min(steps) < 1:
+        return math.inf
+    tiles = math.prod(-(-n // step) for n, step in zip(size, steps, strict=True))
+    sample, output = _FFT_NS[np.dtype(dtype)]
+    own = tile**2 * sample[FFT_TILES.index(tile)]
+    return 2 * -(-tiles // 2) * own + math.prod(size) * output + (0 if prepared else own + 12000)
+
+
+def fft_tile(kernel, size, dtype):
+    """The tile that costs least; None: the kernel does not fit in any."""
+    tile = min(FFT_TILES, key=lambda tile: fft_cost(kernel, size, dtype, tile))
+    return tile if max(kernel) <= tile else None
+
+
+def fft_weights(w, tile, workers):
+    """The weights of `fft`: their spectra, each of them a row, which ends in what the sums are multiplied with.
+
+    That is a power of two near the largest weight over `tile`, and the spectra have the rest, so that neither small
+    weights nor small samples become subnormal on the way."""
+    limits = np.finfo(w.dtype)
+    exponent = np.frexp(np.abs(w).max(axis=(1, 2, 3), initial=0))[1]
+    exponent = np.clip(exponent, limits.minexp + 16, limits.maxexp) - 1
+    u = np.empty((w.shape[0], 2 * tile**2 + 64 // w.itemsize), w.dtype)
+    u[:, 2 * tile**2:] = np.ldexp(w.dtype.type(1 / tile), exponent)[:, None]
+    _kernels[w.dtype].fft_weights(np.ldexp(w, -exponent[:, None, None, None]), u, tile, workers)
+    return u
+
+
+def fft(x, w, u, bias, out, nbatch, groups, before, boundary, constant, workers, tile, skip_zeros=False):
+    """`correlate` at stride and dilation 1 with two spatial axes and one input and one output channel a group, by
+    Fourier transforms of tiles.
+
+    Parameters
+    ----------
+    u : ndarray, or None
+        What `fft_weights` made of w, which is float32 or float64. None: it is made here, of some channels at a time.
+    tile : int
+        One of `FFT_TILES`, no smaller than the kernel.
+
+    Others as there. Outputs that are not finite are computed again as by `correlate`.
+    """
+    if u is None:
+        count = max(workers, _SPECTRA_BYTES // (2 * tile**2 * w.itemsize))
+        for first in range(0, groups, count):
+            part = slice(first, min(first + count, groups))
+            channels = (slice(None),) * nbatch + (part,)
+            fft(x[channels], w[part], fft_weights(w[part], tile, workers), None if bias is None else bias[part],
+                out[channels], nbatch, part.stop - first, before, boundary, constant, workers, tile, skip_zeros)
+        return
+    if not (out.flags.aligned and out.dtype.isnative):
+        native = np.empty(out.shape, out.dtype.newbyteorder("="))
+        fft(x, w, u, bias, native, nbatch, groups, before, boundary, constant, workers, tile, skip_zeros)
+        out[...] = native
+        return
+    tiles = _kernels[w.dtype].fft(x, w, u, bias, out, nbatch, groups, before, boundary, constant, workers, tile)
+    for n, channel, y0, y1, x0, x1 in tiles:
+        image = np.unravel_index(n, x.shape[:nbatch]) if nbatch else ()
+        block = out[(*image, slice(channel, channel + 1), slice(y0, y1), slice(x0, x1))]
+        # An integer does not tell what it was before.
+        wrong = ~np.isfinite(block) if block.dtype.kind == "f" else np.ones(block.shape, bool)
+        direct = np.empty(block.shape, block.dtype)
+        correlate(x[(*image, slice(channel, channel + 1))], w[channel:channel + 1],
+                  None if bias is None else bias[channel:channel + 1], direct, 0, 1, (1, 1), (1, 1),
+                  (before[0] - y0, before[1] - x0), boundary, constant, workers, skip_zeros)
+        np.copyto(block, direct, where=wrong)
+
+
 def source_index(positions, n, boundary):
     """The samples of an axis of length n that stand at `positions`, under a boundary other than CONSTANT."""
     if boundary == EDGE:
@@ -375,8 +487,8 @@ def input_gradient(g, w, bias, dx, nbatch, groups, stride, dilation, before, bou
         As in `correlate`.
     kept : dict, optional
         Where transformed weights are kept for other calls with the same w, groups and settings.
-    variant : (m, r), optional
-        At stride and dilation 1, for outputs of more than one position along each axis: by `winograd`.
+    variant : tuple, optional
+        At stride and dilation 1, for outputs of more than one position along each axis: by `correlate_transformed`.
     """
     if w.shape[0] == 0 or boundary.count(CONSTANT) == len(boundary):
         _padded_gradient(g, w, bias, dx, nbatch, groups, stride, dilation, before, workers, kept, variant)
@@ -458,7 +570,7 @@ def _padded_gradient(g, w, bias, dx, nbatch, groups, stride, dilation, before, w
         return
     if variant is not None:
         ((samples, _, _, padding),) = residues
-        _winograd_gradient(g, w, bias, dx[samples], nbatch, groups, padding, workers, kept, variant)
+        _transformed_gradient(g, w, bias, dx[samples], nbatch, groups, padding, workers, kept, variant)
         return
     if blocks:
         flat = w.reshape(w.shape[0], w.shape[1] * s * s, 1, 1)
@@ -520,15 +632,13 @@ def _single_window_gradient(g, w, bias, dx, nbatch, groups, dilation, before, wo
     dx[(..., *samples)] = sums[(..., *taps)]
 
 
-def _winograd_gradient(g, w, bias, dx, nbatch, groups, padding, workers, kept, variant):
-    """input_gradient at stride 1 by a variant of `winograd`; `kept` holds the transformed weights from call to call."""
+def _transformed_gradient(g, w, bias, dx, nbatch, groups, padding, workers, kept, variant):
+    """input_gradient at stride 1 by transforms; `kept` holds the transformed weights from call to call."""
     transformed = None if kept is None else kept.get(variant)
-    if transformed is None:
-        transformed = winograd_weights(w, groups, *variant, workers, exchanged=True)
-        if kept is not None:
-            kept[variant] = transformed
-    winograd(g, w, transformed, bias, dx, nbatch, groups, padding, (CONSTANT,) * len(padding), 0.0, workers,
-             *variant, exchanged=True)
+    if transformed is None and kept is not None:
+        transformed = kept[variant] = transformed_weights(w, groups, variant, workers, exchanged=True)
+    correlate_transformed(g, w, transformed, bias, dx, nbatch, groups, padding, (CONSTANT,) * len(padding), 0.0,
+                          workers, variant, exchanged=True)
 
 
 def _exchanged(w, groups, order):

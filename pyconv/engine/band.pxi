@@ -62,7 +62,15 @@ cdef void load_as(number *tag, real *to, const char *source, int64_t step, int64
 
 cdef void store_as(number *tag, char *to, int64_t step, const real *source, int64_t n) noexcept nogil:
     cdef int64_t i
-    if step == <int64_t> sizeof(number):
+    if not (number is float or number is double or number is half) and all_int32(source, n):
+        # The same by way of 32 bits, to which all levels convert whole vectors.
+        if step == <int64_t> sizeof(number):
+            for i in range(n):
+                (<number *> to)[i] = <number> <int32_t> source[i]
+        else:
+            for i in range(n):
+                (<number *> (to + i * step))[0] = <number> <int32_t> source[i]
+    elif step == <int64_t> sizeof(number):
         for i in range(n):
             if number is float or number is double or number is half:
                 (<number *> to)[i] = <number> source[i]
@@ -200,11 +208,17 @@ cdef void map_columns(ColumnMap *cols, int64_t first, int64_t step, int64_t leng
     if cols.start < total:
         cols.inner_end = min(length, cols.inner + (total - cols.start + step - 1) // step)
     cols.bordered = False
-    for j in range(length):
-        if not cols.inner <= j < cols.inner_end:
-            cols.sample[j] = sample_at(first + j * step, n, boundary, interleave)
-            if cols.sample[j] >= 0:
-                cols.bordered = True
+    map_border(cols, 0, cols.inner, first, step, n, boundary, interleave)
+    map_border(cols, cols.inner_end, length, first, step, n, boundary, interleave)
+
+
+cdef inline void map_border(ColumnMap *cols, int64_t j, int64_t end, int64_t first, int64_t step, int64_t n,
+                            int boundary, int64_t interleave) noexcept nogil:
+    while j < end:
+        cols.sample[j] = sample_at(first + j * step, n, boundary, interleave)
+        if cols.sample[j] >= 0:
+            cols.bordered = True
+        j += 1
 
 
 cdef inline void fill_constant(real *to, int64_t n, real value) noexcept nogil:
@@ -228,18 +242,19 @@ cdef inline void fill_row(const Source *source, const ColumnMap *cols, real *to,
         fill_constant(to, cols.length, constant)
         if row == NULL:
             return
-    elif source.plain and source.code == REAL_CODE and (step == sizeof(real) or step == 2 * sizeof(real)):
+    else:
         if cols.inner > 0:
             fill_constant(to, cols.inner, constant)
-        if step != sizeof(real):
+        if source.code != REAL_CODE or not source.plain:
+            load_any(source, at, inner, step, n)
+        elif step == sizeof(real):
+            copy_reals(at, <const real *> inner, n)
+        elif step == 2 * sizeof(real):
             copy_every_second(at, <const real *> inner, n, False)
         else:
-            copy_reals(at, <const real *> inner, n)
+            load_any(source, at, inner, step, n)
         if cols.inner_end < cols.length:
             fill_constant(to + cols.inner_end, cols.length - cols.inner_end, constant)
-    else:
-        fill_constant(to, cols.length, constant)
-        load_any(source, at, inner, step, n)
     if cols.bordered:
         fill_border(source, cols, 0, cols.inner, to, row, stride)
         fill_border(source, cols, cols.inner_end, cols.length, to, row, stride)
@@ -247,10 +262,13 @@ cdef inline void fill_row(const Source *source, const ColumnMap *cols, real *to,
 
 cdef inline void fill_border(const Source *source, const ColumnMap *cols, int64_t first, int64_t end, real *to,
                              const char *row, int64_t stride) noexcept nogil:
-    cdef int64_t j
+    cdef int64_t j, column
     for j in range(first, end):
         if cols.sample[j] >= 0:
-            if source.plain and source.code == REAL_CODE:
+            column = cols.sample[j] - cols.start + cols.inner
+            if cols.step == 1 and cols.inner <= column < cols.inner_end:
+                to[j] = to[column]   # converted already
+            elif source.plain and source.code == REAL_CODE:
                 to[j] = (<const real *> (row + cols.sample[j] * stride))[0]
             else:
                 load_any(source, to + j, row + cols.sample[j] * stride, 0, 1)

@@ -22,6 +22,7 @@ cdef enum:
     PLANNED = 1
 
 cdef enum:
+    PAGE = 4096                      # bytes; the processor follows a row of memory by itself, but not to another page
     MAX_AXES = 64                    # NumPy's own limit
 
 cdef double LARGEST_WORKSPACE = 2.0**46
@@ -129,6 +130,10 @@ cdef void fill_rows(const Problem *p, const ColumnMap *cols, const char *slice, 
     if (slice == NULL or cols.bordered or n == 0 or not p.source.plain or p.source.code != REAL_CODE
             or not (column_step == sizeof(real) or column_step == 2 * sizeof(real))):
         for j in range(n_rows):
+            if column_step == p.source.size and x_step >= PAGE and j + 4 < n_rows:
+                from_ = input_row(p, slice, first + (j + 4) * step)
+                if from_ != NULL:
+                    prefetch_row(from_ + cols.start * p.W.x_step, n * column_step)
             fill_row(&p.source, cols, band + j * pitch, input_row(p, slice, first + j * step), p.W.x_step, constant)
         return
     # The same for reals between constants, with all that does not change in registers: where maps are small, or strides
@@ -263,6 +268,7 @@ include "rows.pxi"
 include "weights.pxi"
 include "exchange.pxi"
 include "winograd.pxi"
+include "fft.pxi"
 
 
 # ---------------------------------------------------------------- the call from Python

@@ -11,6 +11,7 @@
 
 cdef enum:
     TABLE_ROWS = 16384               # entries of a unit's table of input rows
+    SCRATCH_COLS = 512               # sums of an output row that are converted at a time: they stay in the L1 cache
     UNIT_BYTES = 131072              # of output, in a unit: small enough to stay cached, large enough to start
 
 
@@ -102,7 +103,7 @@ cdef int plan_rows(RowPlan *q, Problem *p, const Residues *residues, bint skip_z
         q.col_blocks = cols // q.cols        # the last one takes what is left, so none is narrower than a vector
     else:
         q.left = q.right = q.on
-        q.band_cols = min(q.on, 1024)
+        q.band_cols = min(q.on, 2048)
         while q.band_cols > LANES and q.n_outer * (p.H.k + 3) * phases * (q.band_cols + reach_x) > budget:
             q.band_cols = round_up(ceil_div(q.band_cols, 2), LANES)
         q.band_blocks = ceil_div(q.on, q.band_cols)
@@ -145,7 +146,8 @@ cdef int plan_rows(RowPlan *q, Problem *p, const Residues *residues, bint skip_z
     q.at_table = sizeof(real) * ((q.n_outer * q.in_rows + 4 * ROW_NV) * q.pitch * phases + 2 * MAX_NV * LANES)
     q.at_table = q.at_band + round_up(max(q.at_table, <int64_t> sizeof(real) * (2 * q.cols + reach_x + LANES)), LINE)
     q.at_scratch = round_up(q.at_table + (q.n_outer * q.in_rows + 4 * p.H.d) * sizeof(char *), LINE)
-    q.at_maps = q.at_scratch + sizeof(real) * MAX_R * MAX_NV * LANES * (residues.W if residues != NULL else 1)
+    q.at_maps = q.at_scratch + sizeof(real) * MAX_R * max(
+        MAX_NV * LANES * (residues.W if residues != NULL else 1), SCRATCH_COLS)
     q.workspace = q.at_maps + phases * (sizeof(ColumnMap) + q.pitch * sizeof(int64_t))
     return PLANNED
 
@@ -301,10 +303,13 @@ cdef void run_rows(const RowPlan *q, const RowUnit *u, int R, int64_t y, char *w
         # A row that falls short of its vectors may spill into the next one, which is stored later.
         direct = p.y_direct and not u.borders and (n >= wide or (
             q.spill and y + R < u.rows and x + wide <= 2 * u.cols))
-        strips = max(n // wide, 1) if direct else 1
+        strips = max((n if direct else min(n, SCRATCH_COLS)) // wide, 1)
         n = min(n, strips * wide)
         sums = <real *> out + x if direct else scratch
-        lds = y_step // <int64_t> sizeof(real) if direct else wide
+        lds = y_step // <int64_t> sizeof(real) if direct else strips * wide
+        if not direct and not u.borders and y_step >= PAGE and 0 < p.W.y_step < <int64_t> sizeof(real):
+            for r in range(R):
+                prefetch_row(out + r * y_step + x * p.W.y_step, n * p.W.y_step)
         if q.R:
             ROW_TILES[R][v](u.table, y * p.H.s, p.H.d, q.n_outer, q.in_rows, p.H.k, p.W.k,
                             p.W.d * p.interleave * sizeof(real), p.w + u.channel * q.n_outer * p.H.k * p.W.k, u.bias,

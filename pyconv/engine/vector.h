@@ -45,6 +45,14 @@ typedef float real;
 typedef real vec __attribute__((vector_size(PYCONV_VECTOR_BYTES), aligned(sizeof(real)), may_alias));
 #define PYCONV_LANES ((int)(PYCONV_VECTOR_BYTES / sizeof(real)))
 
+/* A mask is a vector of reals of all bits set or none. */
+#if defined(PYCONV_F32)
+typedef int32_t mask_bits;
+#else
+typedef int64_t mask_bits;
+#endif
+typedef mask_bits mask_vec __attribute__((vector_size(PYCONV_VECTOR_BYTES), aligned(sizeof(real)), may_alias));
+
 /* Tile shapes: NVr vectors of columns for r output channels. r * NV accumulators, NV loaded vectors and one broadcast
  * weight fill the registers: 32 of AVX-512 and NEON, 16 of AVX2 and SSE2 (which needs one more for the product). */
 #if defined(__AVX512F__) || defined(__aarch64__)
@@ -122,6 +130,25 @@ PYCONV_INLINE int all_finite(const real *p, int64_t n) {
     return rest == 0; /* infinity * 0 is NaN */
 }
 
+/* Whether all of n reals are within the integers of 32 bits, and none is NaN. Without their sign, the bits of floats are
+ * ordered like integers, so one that is too large leaves a sign in the difference. (Comparing takes thrice as long.) */
+PYCONV_INLINE mask_bits beyond_int32(mask_bits bits) {
+#if defined(PYCONV_I64)
+    return (mask_bits)(((uint64_t)bits + (UINT64_C(1) << 31)) >> 32);
+#elif defined(PYCONV_F64)
+    return (INT64_C(0x41dfffffffffffff) - (bits & INT64_MAX)) & INT64_MIN;
+#else
+    return (INT32_C(0x4effffff) - (bits & INT32_MAX)) & INT32_MIN;
+#endif
+}
+
+PYCONV_INLINE int all_int32(const real *p, int64_t n) {
+    typedef mask_bits bits_of_real __attribute__((may_alias));
+    mask_bits beyond = 0;
+    for (int64_t i = 0; i < n; i++) beyond |= beyond_int32(((const bits_of_real *)p)[i]);
+    return beyond == 0;
+}
+
 /* Some lanes of a vector: those whose bits are set. */
 #if defined(__AVX512F__)
 #if defined(PYCONV_F32)
@@ -177,14 +204,6 @@ PYCONV_INLINE void copy_every_second(real *to, const real *from, int64_t n, int 
     }
     for (; i < n; i++) to[i] = from[2 * i];
 }
-
-/* Masks: reals of all bits set or none. A line of n reals, in periods of `period`, of which first to end - 1 are set. */
-#if defined(PYCONV_F32)
-typedef int32_t mask_bits;
-#else
-typedef int64_t mask_bits;
-#endif
-typedef mask_bits mask_vec __attribute__((vector_size(PYCONV_VECTOR_BYTES), aligned(sizeof(real)), may_alias));
 
 /* The mask of a vector's first n lanes. */
 PYCONV_INLINE mask_vec first_lanes(int64_t n) {
@@ -242,6 +261,7 @@ PYCONV_INLINE vec two_shifted(vec a, vec b, mask_vec order) {
 }
 #endif
 
+/* The mask of n reals, in periods of `period`, of which first to end - 1 are set. */
 PYCONV_INLINE void fill_mask(real *mask, int64_t n, int64_t period, int64_t first, int64_t end) {
     mask_bits *bits = (mask_bits *)mask;
     for (int64_t i = 0, j = 0; i < n; i++) {
@@ -419,6 +439,11 @@ PYCONV_INLINE vec load_once(const char *p) {
 }
 
 PYCONV_INLINE void prefetch(const char *p) { __builtin_prefetch(p); }
+
+/* A row's cache lines, some rows before it is read or written: the processor's own prefetch ends with each row. */
+PYCONV_INLINE void prefetch_row(const char *p, int64_t bytes) {
+    for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(p + i);
+}
 
 /* A product that the compiler may not fuse with the sum that follows. */
 PYCONV_INLINE vec rounded_product(vec a, real b) {

@@ -488,7 +488,9 @@ def winograd(cnp.ndarray x not None, cnp.ndarray w not None, cnp.ndarray u, cnp.
             block = take_block(max(<int64_t> 1, size) * sizeof(real))
             weights.u = <real *> block.start
             run_units(transform_weights, &weights, weights.outputs, 0, size, workers)
-        q.u = weights.u if u is None else <const real *> cnp.PyArray_DATA(u)
+        q.u = weights.u
+        if u is not None:
+            q.u = <const real *> cnp.PyArray_DATA(u)
         size = execute_units(&p, run_winograd_unit, &q, q.units, q.workspace, workers, run)
         return bad_blocks(&q) if run else size
     finally:
