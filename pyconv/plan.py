@@ -29,6 +29,8 @@ _CYCLES_A_BLOCK = 24
 _WEIGHT_BYTES_A_CYCLE = 16           # Winograd: transformed weights that are read beside multiply-adds
 _CACHED_BYTES = 2**24                # those beyond come from further away
 _UNCACHED_BYTES_A_CYCLE = 6
+_KEPT_BYTES = 3 * 2**23              # memory for more transformed weights is mapped anew in each call, page by page
+_CYCLES_A_MAPPED_BYTE = 1
 
 # Winograd: |y - exact| <= c * u * max(|x| * |w|) with c this and 2 for each term of a plane's sum, as measured on signs
 # that add up all roundings, on impulses, random numbers, twelve decades and photographs (tests/test_winograd.py).
@@ -199,6 +201,8 @@ def _winograd_cycles(variant, sample, weight, dtype, size, groups, prepared):
     transform = planes * (sample[0] * read + weight[0] * vectors) * _CYCLES_A_TRANSFORM
     if not prepared:
         transform += weights / lanes * (_CYCLES_A_WEIGHT if blocks == [1, 1] else _CYCLES_A_BLOCK)
+        if weights * dtype.itemsize > _KEPT_BYTES:
+            transform += weights * dtype.itemsize * _CYCLES_A_MAPPED_BYTE
     return _CYCLES_A_CALL + max(multiply + transform, _memory_cycles(sample, weight, dtype, size))
 
 
