@@ -26,6 +26,8 @@ _CYCLES_A_COPY = 4                   # a vector into the band
 _CYCLES_A_TRANSFORM = 16             # Winograd: a vector of one plane, of input or output tiles
 _CYCLES_A_WEIGHT = 12                # Winograd: a vector of one plane, of weights, and where they come in blocks
 _CYCLES_A_BLOCK = 24
+_WRITTEN_BYTES = 2**23               # more of them leave the caches before they are read
+_CYCLES_A_FAR_WEIGHT = 28
 _WEIGHT_BYTES_A_CYCLE = 16           # Winograd: transformed weights that are read beside multiply-adds
 _CACHED_BYTES = 2**24                # those beyond come from further away
 _UNCACHED_BYTES_A_CYCLE = 6
@@ -200,7 +202,10 @@ def _winograd_cycles(variant, sample, weight, dtype, size, groups, prepared):
     multiply += (weights * dtype.itemsize - far) / _WEIGHT_BYTES_A_CYCLE + far / _UNCACHED_BYTES_A_CYCLE
     transform = planes * (sample[0] * read + weight[0] * vectors) * _CYCLES_A_TRANSFORM
     if not prepared:
-        transform += weights / lanes * (_CYCLES_A_WEIGHT if blocks == [1, 1] else _CYCLES_A_BLOCK)
+        cycles = _CYCLES_A_WEIGHT if blocks == [1, 1] else _CYCLES_A_BLOCK
+        if weights * dtype.itemsize > _WRITTEN_BYTES:
+            cycles = _CYCLES_A_FAR_WEIGHT
+        transform += weights / lanes * cycles
         if weights * dtype.itemsize > _KEPT_BYTES:
             transform += weights * dtype.itemsize * _CYCLES_A_MAPPED_BYTE
     return _CYCLES_A_CALL + max(multiply + transform, _memory_cycles(sample, weight, dtype, size))
