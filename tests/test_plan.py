@@ -563,7 +563,7 @@ def test_known_shapes(disguised):
     assert choose(1, 1, 2048, 3).method == "direct"
     assert choose(1, 1, 2048, 31)[:2] == ("fft", (256,))
     assert choose(1, 1, 2048, 9).method == "direct"
-    assert choose(64, 64, 56, 31, groups=64).method == "fft"
+    assert choose(64, 64, 112, 31, groups=64).method == "fft"
     assert choose(64, 64, 56, 5, groups=64).method == "direct"
     assert choose(64, 64, 56, 31).variant == (4, 4)
     assert choose(16, 1, 6, 3).method == "direct"
