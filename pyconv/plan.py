@@ -113,9 +113,9 @@ def choose(sample, weight, dtype, stride, sides, dilation, groups, prepared=Fals
     im2col = direct._replace(method="im2col", cycles=direct.cycles + _im2col_cycles(sample, weight, dtype, size))
     why_not = {other: obstacle(other, weight, dtype, stride, dilation, groups) for other in ("winograd", "fft")}
     others = [] if why_not["winograd"] else [
-        Candidate("winograd", variant, _winograd_cycles(variant, sample, weight, dtype, size, groups, prepared),
-                  winograd_error(variant, weight), winograd_error(variant, weight) <= (terms + 2) / 2)
-        for variant in _winograd_variants(kernel)]
+        Candidate("winograd", variant, _winograd_cycles(variant, sample, weight, dtype, size, groups, prepared), error,
+                  error <= (terms + 2) / 2)
+        for variant in _winograd_variants(kernel) for error in [winograd_error(variant, weight)]]
     if not why_not["fft"]:
         others.append(_fft_candidate(weight, dtype, size, prepared))
     candidates = (direct, im2col, *others)
@@ -130,14 +130,12 @@ def choose(sample, weight, dtype, stride, sides, dilation, groups, prepared=Fals
     best = others[0]
     if not best.accurate:
         return Choice("direct", None, "Winograd's error could pass half of what direct's bound allows", candidates)
+    ratio = max(direct.cycles, best.cycles) / min(direct.cycles, best.cycles)
+    by_much = f"{ratio - 1:.0%}" if ratio < 2 else f"{ratio:.1f} times"
     if best.cycles < direct.cycles:
-        ratio = direct.cycles / best.cycles
-        faster = f"{ratio - 1:.0%}" if ratio < 2 else f"{ratio:.1f} times"
-        return Choice(best.method, best.variant, f"{_name(*best[:2])} is {faster} faster than direct", candidates)
-    ratio = best.cycles / direct.cycles
-    slower = f"{ratio - 1:.0%}" if ratio < 2 else f"{ratio:.1f} times"
+        return Choice(best.method, best.variant, f"{_name(*best[:2])} is {by_much} faster than direct", candidates)
     name = "Winograd" if best.method == "winograd" else "FFT"
-    return Choice("direct", None, f"{name} would be {slower} slower here", candidates)
+    return Choice("direct", None, f"{name} would be {by_much} slower here", candidates)
 
 
 def choose_gradient(sample, weight, dtype, stride, sides, dilation, groups):
@@ -325,10 +323,7 @@ class Plan:
         """
         x = self._planned(x, self._sample, "x")
         batch = x.shape[:-3]
-        if out is None:
-            out = np.empty(batch + self._size, self.dtype)
-        else:
-            x = self._apart(x, out, batch + self._size)
+        x, out = self._output(x, out, batch + self._size)
         if out.size == 0:
             return out
         workers = self._threads(batch)
@@ -363,10 +358,7 @@ class Plan:
         """
         dy = self._planned(dy, self._size, "dy")
         batch = dy.shape[:-3]
-        if out is None:
-            out = np.empty(batch + self._sample, self.dtype)
-        else:
-            dy = self._apart(dy, out, batch + self._sample)
+        dy, out = self._output(dy, out, batch + self._sample)
         weight = self._weight if self._weight.dtype.kind != "c" else self._conjugate()
         engine.input_gradient(dy, weight, None, out, len(batch), self._groups, self._stride, self._dilation,
                               self._before, self._boundary, self._threads(batch), self._kept, self._gradient_variant)
@@ -419,10 +411,12 @@ class Plan:
             _check.planned_dtype(a.dtype, self.dtype, name)
         return a
 
-    def _apart(self, a, out, shape):
-        """`a`, or a copy where `out`, which must have this shape, overlaps it."""
+    def _output(self, a, out, shape):
+        """`a`, or a copy where `out`, which must have this shape, overlaps it; and `out`, or a new array."""
+        if out is None:
+            return a, np.empty(shape, self.dtype)
         _check.output_array(out, shape, self.dtype)
-        return a.copy() if np.may_share_memory(out, a) else a
+        return a.copy() if np.may_share_memory(out, a) else a, out
 
     def _threads(self, batch):
         """How many a call on this batch may use: looking that up takes as long as a very small image."""

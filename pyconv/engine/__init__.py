@@ -259,19 +259,25 @@ def winograd(x, w, u, bias, out, nbatch, groups, before, boundary, constant, wor
                                         None if order is None else np.ascontiguousarray(order))
     if blocks and exchanged:
         w = _exchanged(w, groups, order)
-    channels, outputs = w.shape[1], w.shape[0] // groups
-    for n0, n1, group, o0, o1, y0, y1, x0, x1 in blocks:
-        from_, to = group * outputs + o0, group * outputs + o1
+    outputs = w.shape[0] // groups
+    for n0, n1, group, o0, o1, *window in blocks:
         for n in range(n0, n1):
-            image = np.unravel_index(n, x.shape[:nbatch]) if nbatch else ()
-            block = out[(*image, slice(from_, to), slice(y0, y1), slice(x0, x1))]
-            wrong = ~np.isfinite(block)
-            if wrong.any():
-                direct = np.empty(block.shape, block.dtype)
-                correlate(x[(*image, slice(group * channels, (group + 1) * channels))], w[from_:to],
-                          None if bias is None else bias[from_:to], direct, 0, 1, (1, 1), (1, 1),
-                          (before[0] - y0, before[1] - x0), boundary, constant, workers, skip_zeros)
-                np.copyto(block, direct, where=wrong)
+            _mend(x, w, bias, out, nbatch, n, group, group * outputs + o0, group * outputs + o1, *window, before,
+                  boundary, constant, workers, skip_zeros)
+
+
+def _mend(x, w, bias, out, nbatch, n, group, o0, o1, y0, y1, x0, x1, before, boundary, constant, workers, skip_zeros):
+    """Compute again, by `correlate`, what is not finite in a window of image n and the output channels o0 to o1."""
+    image = np.unravel_index(n, x.shape[:nbatch]) if nbatch else ()
+    block = out[(*image, slice(o0, o1), slice(y0, y1), slice(x0, x1))]
+    # An integer does not tell what it was before.
+    wrong = ~np.isfinite(block) if block.dtype.kind == "f" else np.ones(block.shape, bool)
+    if wrong.any():
+        direct = np.empty(block.shape, block.dtype)
+        correlate(x[(*image, slice(group * w.shape[1], (group + 1) * w.shape[1]))], w[o0:o1],
+                  None if bias is None else bias[o0:o1], direct, 0, 1, (1, 1), (1, 1), (before[0] - y0, before[1] - x0),
+                  boundary, constant, workers, skip_zeros)
+        np.copyto(block, direct, where=wrong)
 
 
 def transformed_weights(w, groups, variant, workers, exchanged=False):
@@ -439,16 +445,9 @@ def fft(x, w, u, bias, out, nbatch, groups, before, boundary, constant, workers,
         out[...] = native
         return
     tiles = _kernels[w.dtype].fft(x, w, u, bias, out, nbatch, groups, before, boundary, constant, workers, tile)
-    for n, channel, y0, y1, x0, x1 in tiles:
-        image = np.unravel_index(n, x.shape[:nbatch]) if nbatch else ()
-        block = out[(*image, slice(channel, channel + 1), slice(y0, y1), slice(x0, x1))]
-        # An integer does not tell what it was before.
-        wrong = ~np.isfinite(block) if block.dtype.kind == "f" else np.ones(block.shape, bool)
-        direct = np.empty(block.shape, block.dtype)
-        correlate(x[(*image, slice(channel, channel + 1))], w[channel:channel + 1],
-                  None if bias is None else bias[channel:channel + 1], direct, 0, 1, (1, 1), (1, 1),
-                  (before[0] - y0, before[1] - x0), boundary, constant, workers, skip_zeros)
-        np.copyto(block, direct, where=wrong)
+    for n, channel, *window in tiles:
+        _mend(x, w, bias, out, nbatch, n, channel, channel, channel + 1, *window, before, boundary, constant, workers,
+              skip_zeros)
 
 
 def source_index(positions, n, boundary):
