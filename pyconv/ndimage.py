@@ -1189,7 +1189,7 @@ class _Sweep(NamedTuple):
     """One pass as the engine takes it."""
 
     axis: int | None  # the filtered one of a pass along one axis
-    weights: NDArray  # in the dtype computed in, (1, 1) + kernel; (1, 2) + kernel: the last one is in the second channel
+    weights: NDArray  # in the dtype computed in, (1, 1) + kernel; (1, 2) + kernel: the last in its own channel
     before: tuple[int, ...]
     codes: tuple[int, ...]  # of the boundary, an axis
     reach: tuple[bool, ...]  # whether weights reach across an axis
