@@ -1155,17 +1155,12 @@ def _asked_workers(workers):
     return None if workers is None else resolve_workers(workers)
 
 
-def _form(image: NDArray, output: NDArray, widen: bool, weights: NDArray | None) -> tuple:
-    """The members of a _Form."""
-    ndim = image.ndim
-    kernel = None if weights is None else (weights.tobytes(), weights.dtype.char, weights.shape)
-    return ndim, ndim > 0 and image.shape[-1] < _LONG_ENOUGH, image.dtype.char, output.dtype.char, widen, kernel
-
-
 def _steps(build, image, output, widen, *settings, weights=None):
     """The steps that `build` makes of settings, once for each of them; lists and rarer types are not remembered."""
-    form = _form(image, output, widen, weights)
-    types = None
+    ndim, types = image.ndim, None
+    few_channels = ndim > 0 and image.shape[-1] < _LONG_ENOUGH
+    kernel = None if weights is None else (weights.tobytes(), weights.dtype.char, weights.shape)
+    form = ndim, few_channels, image.dtype.char, output.dtype.char, widen, kernel
     if not _PLAIN.issuperset(map(type, settings)):
         types = tuple([tuple(map(type, value)) if type(value) is tuple else type(value) for value in settings])
         if not all([_PLAIN.issuperset(kind) if type(kind) is tuple else kind in _PLAIN for kind in types]):
@@ -1198,6 +1193,7 @@ class _Sweep(NamedTuple):
     pairs: int
     by_transforms: bool
     taps: int  # products a pixel
+    small: Callable[..., bool] | None  # engine.small_correlate of these
 
 
 class _Pair(NamedTuple):
@@ -1215,6 +1211,7 @@ class _Pair(NamedTuple):
     down_sum: float  # of the first pass's weights
     whole: _Sweep | None  # of the factors of a kernel: that kernel, of which a weight of zero is no tap
     taps: int  # products a pixel
+    small: None = None
     in_a_row: bool = False  # the first of them does nothing, along an axis of length 1 that comes first
 
 
@@ -1538,7 +1535,7 @@ def _gaussian_weights(sigma: float, order: int, truncate: float, radius: int | N
 
 def _filter(image, steps: Sequence[_Sweep | _Pair], cval, output, workers: int | None) -> NDArray:
     """Fill `output` with `image` after all steps; return it."""
-    if output.size == 0:
+    if len(steps) == 1 and steps[0].small is not None and steps[0].small(image, output, cval) or output.size == 0:
         return output
     if workers is None:  # (how many there are is asked of the system: not for what one does sooner)
         taps = sum([step.taps for step in steps])
@@ -1694,17 +1691,22 @@ def _ready(form: _Form, sweep: _Pass, cval) -> _Sweep | _Pair:
         # SciPy starts from the last weight. So does the engine where that is in a channel of its own.
         is_last = np.arange(w.size).reshape(w.shape) == w.size - 1
         w = np.concatenate([np.where(is_last, w, 0), np.where(is_last, 0, w)], axis=1)
+    codes = tuple(engine.BOUNDARIES[name] for name in boundary)
+    sums = not sweep.one_dimensional and _zeros_matter(source, sweep, cval), not ordered, pairs
+    by_transforms = sweep.by_transforms and not ordered and "f" == source.kind == output.kind and _all_finite(w)
+    plain = not by_transforms and form.ndim > 0 and "?" not in form.source + form.output
+    if "c" in source.kind + output.kind + dtype.kind or form.few_channels and weights.shape[-1] == 1:
+        plain = False
     return _Sweep(
         sweep.axis,
         w,
         before,
-        tuple(engine.BOUNDARIES[name] for name in boundary),
+        codes,
         tuple(k > 1 for k in weights.shape),
-        skip_zeros=not sweep.one_dimensional and _zeros_matter(source, sweep, cval),
-        fused=not ordered,
-        pairs=pairs,
-        by_transforms=sweep.by_transforms and not ordered and "f" == source.kind == output.kind and _all_finite(w),
-        taps=w.size,
+        *sums,
+        by_transforms,
+        w.size,
+        engine.small_correlate(w, before, codes, *sums) if plain else None,
     )
 
 
@@ -1712,7 +1714,7 @@ def _apply(image, step: _Sweep | _Pair, cval, output, workers: int) -> bool:
     """One step by the engine. False: that was one of a kernel's factors, and some sums are not finite."""
     if type(step) is _Pair:
         return _apply_pair(image, step, cval, output, workers)
-    _, w, before, codes, reach, skip_zeros, fused, pairs, by_transforms, _ = step
+    _, w, before, codes, reach, skip_zeros, fused, pairs, by_transforms, *_ = step
     if image.ndim == 0:
         image, output = image[np.newaxis], output[np.newaxis]
     # Short last axes that no weights reach across (the channels of a picture) go to the front as a batch; all

@@ -116,6 +116,13 @@ def small_corr2d(x, k, *settings):
     return None if run is None else run(x, k, *settings)
 
 
+def small_correlate(w, *settings):
+    """A function of x, out and constant: `correlate` of an image and w, (1, C) + kernel, with (before, boundary,
+    skip_zeros, fused, pairs) as settings, without axes for batch and channels, each of which is x; all dtypes are real.
+    It returns False, and nothing is done, where the general way is needed."""
+    return functools.partial(_kernels[w.dtype].small_correlate, w, *settings)
+
+
 def fma_gflops(dtype, workers):
     """What this machine's multiply-add units can do, in GFLOP/s: a loop on registers alone, on `workers` threads."""
     return _kernels[np.dtype(dtype)].fma_gflops(workers)
