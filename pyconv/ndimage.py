@@ -888,12 +888,18 @@ def uniform_filter1d(
     >>> ndimage.uniform_filter1d([0, 0, 9, 0, 0, 3], 3)
     array([0, 3, 3, 3, 1, 2])
     """
+    settings = size, axis, mode, cval, origin, channel_axis
+    filtered = _small_means.run(input, None, output, cval, (*settings, precision, workers))
+    if filtered is not None:
+        return filtered
+    given, asked = (input, None, output, (*settings, precision, workers)), workers
     image = _check.image(input)
     cval = _check.image_cval(cval, image.dtype)
     widen = _check.filter_precision(precision)
     workers = _asked_workers(workers)
     output = _check.filter_output(output, image, complex_result=image.dtype.kind == "c")
-    steps = _steps(_mean_steps, image, output, widen, size, axis, mode, cval, origin, channel_axis)
+    steps = _steps(_mean_steps, image, output, widen, *settings)
+    _keep(_small_means, given, asked, steps)
     return _filter(image, steps, cval, output, workers)
 
 
@@ -1126,6 +1132,16 @@ def __getattr__(name: str):
 
 # ---- from arguments to passes ----
 
+# Calls that have passed all checks, and that one pass of the engine does: the same on another small image goes straight
+# there. Every argument besides the arrays and `cval` has its place in the settings by which a call is known again.
+_small_kernels, _small_lines, _small_means = (engine.Recall(_LONG_ENOUGH) for _ in range(3))
+
+
+def _keep(recall, given, asked, steps):
+    """Remember a call, but for workers counted back, of which there may be too few another time."""
+    if len(steps) == 1 and steps[0].small is not None and (asked is None or asked > 0):
+        recall.keep(*given, steps[0].small)
+
 
 class _Pass(NamedTuple):
     """One sweep of a filter over the image."""
@@ -1193,13 +1209,13 @@ class _Sweep(NamedTuple):
     pairs: int
     by_transforms: bool
     taps: int  # products a pixel
-    small: Callable[..., bool] | None  # engine.small_correlate of these
+    small: Callable[..., bool] | None  # does it for a small image: (image, output, cval); False: another way is needed
 
 
 class _Pair(NamedTuple):
     """Two passes along different axes, the first of which comes first, that the engine does in one trip."""
 
-    axis: int  # of the first pass
+    axis: int  # of the first pass that does something
     axes: tuple[int, ...] | None  # the order of the array's axes in which these are the last two; None: as they are
     weights: tuple[NDArray, NDArray]  # in the dtype computed in
     before: tuple[int, int]
@@ -1211,8 +1227,9 @@ class _Pair(NamedTuple):
     down_sum: float  # of the first pass's weights
     whole: _Sweep | None  # of the factors of a kernel: that kernel, of which a weight of zero is no tap
     taps: int  # products a pixel
-    small: None = None
-    in_a_row: bool = False  # the first of them does nothing, along an axis of length 1 that comes first
+    small: Callable[..., bool] | None = None  # as of a _Sweep
+    leading: int = 0  # which of them runs along `axis`: 1 where the first does nothing
+    in_a_row: bool = False  # and that is along an axis of length 1 that comes before all others
 
 
 def _join(first: _Pass, second: _Pass, dtype, ordered=False, rounded=False, whole=None) -> _Pair:
@@ -1238,6 +1255,11 @@ def _join(first: _Pass, second: _Pass, dtype, ordered=False, rounded=False, whol
 def _correlate(
     input, weights, output, mode, cval, origin, axes, channel_axis, precision, method, workers, *, convolution
 ):
+    settings = mode, cval, origin, axes, channel_axis, precision, method, workers, convolution
+    filtered = _small_kernels.run(input, weights, output, cval, settings)
+    if filtered is not None:
+        return filtered
+    given, asked = (input, weights, output, settings), workers
     image = _check.image(input)
     weights = _check.filter_weights(weights)
     cval = _check.image_cval(cval, image.dtype, weights.dtype)
@@ -1248,6 +1270,7 @@ def _correlate(
     steps = _steps(_kernel_steps, image, output, widen, *settings, weights=weights)
     if steps is None:
         raise _check.not_separable(weights, image, output)
+    _keep(_small_kernels, given, asked, steps)
     return _filter(image, steps, cval, output, workers)
 
 
@@ -1340,6 +1363,11 @@ def _place_kernel(ndim, kernel, mode, origin, axes, channel_axis, convolution):
 
 
 def _correlate1d(input, weights, axis, output, mode, cval, origin, channel_axis, precision, workers, *, convolution):
+    settings = axis, mode, cval, origin, channel_axis, precision, workers, convolution
+    filtered = _small_lines.run(input, weights, output, cval, settings)
+    if filtered is not None:
+        return filtered
+    given, asked = (input, weights, output, settings), workers
     image = _check.image(input)
     weights = _check.filter_weights_1d(weights)
     cval = _check.image_cval(cval, image.dtype, weights.dtype)
@@ -1348,6 +1376,7 @@ def _correlate1d(input, weights, axis, output, mode, cval, origin, channel_axis,
     output = _check.filter_output(output, image, "c" in image.dtype.kind + weights.dtype.kind, promote=True)
     settings = axis, mode, cval, origin, channel_axis, convolution
     steps = _steps(_line_steps, image, output, widen, *settings, weights=weights)
+    _keep(_small_lines, given, asked, steps)
     return _filter(image, steps, cval, output, workers)
 
 
@@ -1598,19 +1627,20 @@ def _mend(image, whole: _Sweep, cval, output, workers: int) -> None:
 def _from(sweep: _Sweep | _Pair, start: int) -> _Sweep | _Pair:
     """The same filter of the slab that begins so far along its axis."""
     if isinstance(sweep, _Pair):
-        first = not sweep.in_a_row
-        return sweep._replace(before=(sweep.before[0] - start * first, sweep.before[1] - start * (not first)))
+        return sweep._replace(before=tuple(b - start * (i == sweep.leading) for i, b in enumerate(sweep.before)))
     return sweep._replace(before=tuple(b - start * (a == sweep.axis) for a, b in enumerate(sweep.before)))
 
 
 def _in_pairs(form: _Form, passes: Sequence[_Pass], cval, joining=True) -> tuple[_Sweep | _Pair, ...]:
     """The steps of the engine for some passes: two at once where that can be."""
-    steps, left = [], list(passes)
+    steps, left, plain = [], list(passes), "?" not in form.source + form.output
     while left:
         pair = _pair(form, *left[:2], cval) if joining and len(left) > 1 else None
         steps.append(pair or _ready(form, left[0], cval))
         del left[: 2 if pair else 1]
         form = form._replace(source=form.output)
+    if plain and len(steps) == 1 and type(steps[0]) is _Pair:
+        steps[0] = steps[0]._replace(small=functools.partial(_small_pair, steps[0]))
     return tuple(steps)
 
 
@@ -1773,19 +1803,28 @@ def _apply_pair(image, pair: _Pair, cval, output, workers: int) -> bool:
     )
 
 
+def _small_pair(pair: _Pair, image, output, cval) -> bool:
+    """The pair as the only step, for a small image."""
+    if output.size == 0 or output.size * pair.taps >= engine.SERIAL_BELOW or np.may_share_memory(image, output):
+        return False
+    return _apply_pair(image, pair, cval, output, 1)
+
+
 def _beside_nothing(form: _Form, sweep: _Pass, cval) -> _Pair:
     """A pass whose sums are divided, which only pairs are, and one that does nothing."""
     dtype = _exact_dtype(*_dtypes(form), [sweep], cval)
     last = form.ndim - 1 - (form.ndim > 1 and form.few_channels)
     if sweep.axis < last:
         return _join(sweep, _line(form.ndim, last, "edge", [1]), dtype)
+    if sweep.axis > 0:
+        return _join(_line(form.ndim, sweep.axis - 1, "edge", [1]), sweep, dtype)._replace(axis=sweep.axis, leading=1)
     moved = sweep._replace(
         weights=sweep.weights[np.newaxis],
         before=(0, *sweep.before),
         boundary=("edge", *sweep.boundary),
-        axis=sweep.axis + 1,
+        axis=1,
     )
-    return _join(_line(form.ndim + 1, 0, "edge", [1]), moved, dtype)._replace(axis=sweep.axis, in_a_row=True)
+    return _join(_line(form.ndim + 1, 0, "edge", [1]), moved, dtype)._replace(axis=0, leading=1, in_a_row=True)
 
 
 def _arithmetic(image: np.dtype, sweep: _Pass, cval, output: np.dtype, widen: bool) -> tuple[np.dtype, bool]:

@@ -287,7 +287,7 @@ def test_a_nan_spoils_the_boxes_it_is_in():
     x[7, 11] = np.nan
     expected = np.zeros(x.shape, bool)
     expected[5:10, 10:13] = True
-    np.testing.np.testing.assert_array_equal(np.isnan(ndimage.uniform_filter(x, (5, 3))), expected)
+    np.testing.assert_array_equal(np.isnan(ndimage.uniform_filter(x, (5, 3))), expected)
 
 
 @given(st.data())

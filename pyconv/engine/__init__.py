@@ -66,7 +66,7 @@ import os
 import numpy as np
 
 try:
-    from . import _cpu
+    from . import _cpu, _recall
 except ImportError as error:
     raise ImportError(f"pyconv is not compiled in {os.path.dirname(os.path.dirname(__file__)) or '.'}: run "
                       "`pip install -e .` there, or leave that folder to use an installed pyconv") from error
@@ -98,6 +98,7 @@ levels = _available_levels()
 level = _pick_level(levels)
 compiler = _cpu.compiler
 openmp = _cpu.openmp
+Recall = _recall.Recall
 
 _kernels = {dtype: importlib.import_module(f"{__name__}._direct_{short}_{level}")
             for dtype, short in ((np.dtype(np.float32), "f32"), (np.dtype(np.float64), "f64"),
