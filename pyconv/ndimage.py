@@ -80,6 +80,10 @@ _SEPARABLE_FROM = 5
 # Fewer weights are never faster by transforms.
 _TRANSFORMS_FROM = 81
 
+# From so many weights on, the pass along rows of a pair is faster than a pass of its own, with the same bits: a line of
+# 10**6 float32 samples with 101 weights takes 1.6 ms for 2.2, rows of 512 with 15 take 70 us for 132.
+_LONG_LINES = {"f": 15, "d": 31}
+
 # Filters of several passes work through the image in slabs of about this many bytes, which stay in the cache.
 _SLAB_BYTES = 2**21
 
@@ -1707,9 +1711,9 @@ def _exact_dtype(source: np.dtype, output: np.dtype, sweeps: Sequence[_Pass], cv
 
 
 def _ready(form: _Form, sweep: _Pass, cval) -> _Sweep | _Pair:
-    """A pass as the engine takes it; sums that are divided only pairs have."""
+    """A pass as the engine takes it: sums that are divided, and long lines of weights along rows, in a pair."""
     if sweep.divisor:
-        return _beside_nothing(form, sweep, cval)
+        return _beside_nothing(form, sweep, _exact_dtype(*_dtypes(form), [sweep], cval))
     source, output = _dtypes(form)
     weights, before, boundary = sweep.weights, sweep.before, sweep.boundary
     dtype, ordered = _arithmetic(source, sweep, cval, output, form.widen)
@@ -1727,6 +1731,11 @@ def _ready(form: _Form, sweep: _Pass, cval) -> _Sweep | _Pair:
     plain = not by_transforms and form.ndim > 0 and "?" not in form.source + form.output
     if "c" in source.kind + output.kind + dtype.kind or form.few_channels and weights.shape[-1] == 1:
         plain = False
+    small = engine.small_correlate(w, before, codes, *sums) if plain else None
+    along_rows = sweep.one_dimensional and sweep.axis == form.ndim - 1 and not (ordered or form.few_channels)
+    # (under "wrap" a row cannot be cut into blocks there)
+    if along_rows and boundary[-1] != "wrap" and w.size >= _LONG_LINES.get(dtype.char, np.inf):
+        return _beside_nothing(form, sweep, dtype)._replace(small=small)
     return _Sweep(
         sweep.axis,
         w,
@@ -1736,7 +1745,7 @@ def _ready(form: _Form, sweep: _Pass, cval) -> _Sweep | _Pair:
         *sums,
         by_transforms,
         w.size,
-        engine.small_correlate(w, before, codes, *sums) if plain else None,
+        small,
     )
 
 
@@ -1810,9 +1819,8 @@ def _small_pair(pair: _Pair, image, output, cval) -> bool:
     return _apply_pair(image, pair, cval, output, 1)
 
 
-def _beside_nothing(form: _Form, sweep: _Pass, cval) -> _Pair:
-    """A pass whose sums are divided, which only pairs are, and one that does nothing."""
-    dtype = _exact_dtype(*_dtypes(form), [sweep], cval)
+def _beside_nothing(form: _Form, sweep: _Pass, dtype: np.dtype) -> _Pair:
+    """A pass and one that does nothing."""
     last = form.ndim - 1 - (form.ndim > 1 and form.few_channels)
     if sweep.axis < last:
         return _join(sweep, _line(form.ndim, last, "edge", [1]), dtype)

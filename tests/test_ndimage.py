@@ -987,3 +987,24 @@ def test_remembered_settings_do_not_pass_for_others():
     weights[:] = 1
     np.testing.assert_array_equal(ndimage.correlate1d(image, weights, 1), scipy.ndimage.correlate1d(image, weights, 1))
     assert not np.array_equal(ndimage.correlate1d(image, weights, 1), before)
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("mode", ["reflect", "constant", "wrap"])
+def test_long_lines_have_the_bits_of_kernels(dtype, mode):
+    rng = np.random.default_rng(0)
+    weights = rng.standard_normal(33)
+    for shape in ((20_000,), (3, 5000), (2, 40, 300)):
+        image = rng.standard_normal(shape).astype(dtype)
+        kernel = weights.reshape((1,) * (image.ndim - 1) + (-1,))
+        line = ndimage.correlate1d(image, weights, mode=mode, cval=2.0)
+        assert_same_bits(line, ndimage.correlate(image, kernel, mode=mode, cval=2.0, method="direct"))
+
+
+def test_slabs_along_rows():
+    image = np.random.default_rng(0).standard_normal((300, 5000))
+    filtered = ndimage.gaussian_filter(image, 5, axes=(1, 0))
+    np.testing.assert_allclose(filtered, scipy.ndimage.gaussian_filter(image, 5, axes=(1, 0)), atol=1e-12)
+    boxes = (1000 * image).astype(np.int16)
+    expected = scipy.ndimage.uniform_filter(boxes, 5, axes=(1, 0))
+    np.testing.assert_array_equal(ndimage.uniform_filter(boxes, 5, axes=(1, 0)), expected)
