@@ -15,6 +15,7 @@ BYTES_SIZES, BYTES_KERNELS = (512, 2048, 4096), (3, 5, 7, 9, 11, 15)  # of image
 SIGMA, TRUNCATE = 2.0, 4.0  # the Gaussian's, which has 2 * int(TRUNCATE * SIGMA + 0.5) + 1 taps an axis
 GRADIENTS = {"input_gradient": "dinput", "weight_gradient": "dweight"}  # kinds, and what their groups are called
 SLOW_FLOPS = 4e9  # from here on single-threaded peers, which need seconds for one call, are left out
+QUICK_KERNELS = (3, 9, 15)  # the sides of an image filter's kernels in a quick run
 QUICK_FLOPS = 0.15e9  # single-threaded peers need a tenth of a second or two for this much
 
 
@@ -219,7 +220,7 @@ def bytes_images():
                     case,
                     group=f"uint8 to {output_dtype} correlate",
                     kind="correlate_bytes",
-                    parameters={"output_dtype": output_dtype},
+                    parameters={"output_dtype": output_dtype, "taps": taps},
                 )
 
 
@@ -248,11 +249,13 @@ def memory(method):
 
 
 def for_quick(chosen):
-    """The cases that a quick run has the time for: no slow ones, and of plans and gradients, which are as many as the
-    layers each, the first of every group."""
+    """The cases that a quick run has the time for: no slow ones, of plans and gradients, which are as many as the
+    layers each, the first of every group, and of image filters a few sizes."""
     groups = set()
     for case in chosen:
         if case.filters_planes and case.flops > QUICK_FLOPS:
+            continue
+        if case.parameters.get("taps", QUICK_KERNELS[0]) not in QUICK_KERNELS:
             continue
         if case.kind not in ("plan", *GRADIENTS) or case.group not in groups:
             groups.add(case.group)
