@@ -101,7 +101,10 @@ class BuildKernels(build_ext):
 
 def extensions():
     cpu = Extension("pyconv.engine._cpu", [str(ENGINE / "_cpu.pyx")], extra_compile_args=["-O2", "-g0"])
-    return cythonize([cpu, *kernel_extensions()], nthreads=os.cpu_count() or 1, include_path=[str(ENGINE)],
+    recall = Extension("pyconv.engine._recall", [str(ENGINE / "_recall.pyx")], include_dirs=[numpy.get_include()],
+                       define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
+                       extra_compile_args=["-O2", "-g0"])
+    return cythonize([cpu, recall, *kernel_extensions()], nthreads=os.cpu_count() or 1, include_path=[str(ENGINE)],
                      compiler_directives=DIRECTIVES, quiet=True)
 
 

@@ -10,6 +10,7 @@ import re
 import sys
 import tempfile
 from dataclasses import asdict
+from itertools import chain
 
 from benchmarks import cases, chart, report, roofline
 from benchmarks.peers import LIBRARIES
@@ -55,7 +56,7 @@ def chosen_cases(args):
         "plans": cases.plans(args.method),
         "gradients": cases.gradients(),
         "deform": cases.deformable(),
-        "images": cases.images(),
+        "images": chain(cases.images(), cases.other_arrays()),
         "bytes": cases.bytes_images(),
         "small": cases.small(),
     }
@@ -129,12 +130,15 @@ def measure_memory(args):
             try:
                 with contextlib.closing(Worker(library, threads)) as worker:
                     beyond = worker.ask("memory", case=asdict(case), first=asdict(first))
+                    workspace = None if beyond is None else worker.ask("workspace")
             except WorkerError as error:
                 say(f"  {library} is skipped: {error}")
                 continue
             if beyond is not None:
-                say(f"  {library:12} {beyond / 1e6:8.1f} MB")
+                planned = "" if workspace is None else f", of which workspace {workspace / 1e6:.2f} MB"
+                say(f"  {library:12} {beyond / 1e6:8.1f} MB{planned}")
                 rows.append({"name": case.name, "library": library, "threads": threads, "bytes": beyond})
+                rows[-1]["workspace_bytes"] = workspace
     return rows
 
 
@@ -172,6 +176,7 @@ def main():
         worker.close()
     if results["results"]:
         say(f"\nHow many times faster pyconv is\n{report.summary(results['results'])}")
+        say(report.scaling(results["results"]))
     results["memory"] = measure_memory(args) if "memory" in args.what else []
     if args.json:
         with open(args.json, "w", encoding="utf-8") as file:

@@ -8,11 +8,14 @@ import numpy as np
 
 SHAPES = Path(__file__).with_name("shapes.txt")
 KERNEL_SIZES = (3, 5, 7, 9, 11, 15, 21)
+LARGE_KERNEL_SIZES = (31, 41, 63)  # of general kernels, over float32 images of one channel
 IMAGE_SIZES = (512, 2048)
 SEPARABLE = "gaussian", "box", "separable"  # kinds of filters that run along one axis after the other
 BYTES_SIZES, BYTES_KERNELS = (512, 2048, 4096), (3, 5, 7, 9, 11, 15)  # of images of bytes
 SIGMA, TRUNCATE = 2.0, 4.0  # the Gaussian's, which has 2 * int(TRUNCATE * SIGMA + 0.5) + 1 taps an axis
 GRADIENTS = {"input_gradient": "dinput", "weight_gradient": "dweight"}  # kinds, and what their groups are called
+SLOW_FLOPS = 4e9  # from here on single-threaded peers, which need seconds for one call, are left out
+QUICK_KERNELS = (3, 9, 15)  # the sides of an image filter's kernels in a quick run
 QUICK_FLOPS = 0.15e9  # single-threaded peers need a tenth of a second or two for this much
 
 
@@ -155,7 +158,7 @@ def image(kind, size, taps, dtype="float32", channels=1):
     ``taps`` is the kernel's side. Kind ``separable`` has two vectors of weights, and Sobel's filter six in all.
     """
     shape = (size, size) if channels == 1 else (size, size, channels)
-    weight_shape = {"correlate": (taps, taps), "separable": (2, taps)}.get(kind, (0,))
+    weight_shape = {"correlate": (taps, taps), "copy": (taps, taps), "separable": (2, taps)}.get(kind, (0,))
     sides = f"{size}^2" if channels == 1 else f"{size}^2 x {channels}"
     return Case(
         group=f"{dtype}{' RGB' if channels > 1 else ''} {kind}",
@@ -165,7 +168,7 @@ def image(kind, size, taps, dtype="float32", channels=1):
         input_shape=shape,
         weight_shape=weight_shape,
         output_shape=shape,
-        flops=2 * size * size * channels * (taps * taps if kind == "correlate" else 2 * taps),
+        flops=2 * size * size * channels * (2 * taps if kind in ("sobel", *SEPARABLE) else taps * taps),
         parameters={"taps": taps},
     )
 
@@ -173,14 +176,38 @@ def image(kind, size, taps, dtype="float32", channels=1):
 def images():
     """General kernels, which are never separable since they are random, and separable ones."""
     for dtype, channels in (("float32", 1), ("float32", 3), ("float64", 1)):
+        plain = dtype == "float32" and channels == 1
         for size in IMAGE_SIZES:
-            for taps in KERNEL_SIZES:
+            for taps in KERNEL_SIZES + LARGE_KERNEL_SIZES * plain:
                 yield image("correlate", size, taps, dtype, channels)
+        for taps in (3, 15) * plain:
+            yield image("correlate", 4096, taps)
+    for size in (2048, 4096):
+        yield replace(image("copy", size, 3), group="copy")
     for dtype in ("float32", "float64"):
         for kind in ("sobel", *SEPARABLE):
             for size in IMAGE_SIZES:
                 for taps in KERNEL_SIZES if kind != "sobel" else (3,):
                     yield image(kind, size, taps, dtype)
+
+
+def other_arrays():
+    """Volumes, signals, and the correlation of two matrices where the kernel fits in."""
+    for taps in (3, 5):
+        shape = (128,) * 3
+        yield correlation("volume", f"128^3, {taps}x{taps}x{taps}", shape, (taps,) * 3, shape)
+    for taps in (11, 101, 1001):
+        yield correlation("line", f"10^6, {taps}", (10**6,), (taps,), (10**6,))
+    for size in IMAGE_SIZES:
+        for taps in (3, 5):
+            valid = (size - taps + 1,) * 2
+            yield correlation("corr2d", f"{size}^2, {taps}x{taps}", (size, size), (taps, taps), valid)
+
+
+def correlation(kind, name, input_shape, weight_shape, output_shape):
+    """One of a kind that is a group, too; float32."""
+    flops = 2 * int(np.prod(output_shape)) * int(np.prod(weight_shape))
+    return Case(kind, name, kind, "float32", input_shape, weight_shape, output_shape, flops)
 
 
 def bytes_images():
@@ -193,14 +220,16 @@ def bytes_images():
                     case,
                     group=f"uint8 to {output_dtype} correlate",
                     kind="correlate_bytes",
-                    parameters={"output_dtype": output_dtype},
+                    parameters={"output_dtype": output_dtype, "taps": taps},
                 )
 
 
 def small():
-    """The textbook's edge detector on a 6x8 image, where only the cost of a call counts."""
+    """The textbook's edge detector on a 6x8 image, and filters of small ones, where the cost of a call counts."""
     for dtype in ("float32", "float64"):
         yield Case("small", f"6x8, 1x2 {dtype}", "corr2d", dtype, (6, 8), (1, 2), (6, 7), 2 * 2 * 6 * 7)
+    for size in (16, 64):
+        yield replace(image("correlate", size, 3), group="small")
 
 
 def memory(method):
@@ -220,11 +249,13 @@ def memory(method):
 
 
 def for_quick(chosen):
-    """The cases that a quick run has the time for: no slow ones, and of plans and gradients, which are as many as the
-    layers each, the first of every group."""
+    """The cases that a quick run has the time for: no slow ones, of plans and gradients, which are as many as the
+    layers each, the first of every group, and of image filters a few sizes."""
     groups = set()
     for case in chosen:
         if case.filters_planes and case.flops > QUICK_FLOPS:
+            continue
+        if case.parameters.get("taps", QUICK_KERNELS[0]) not in QUICK_KERNELS:
             continue
         if case.kind not in ("plan", *GRADIENTS) or case.group not in groups:
             groups.add(case.group)

@@ -14,6 +14,7 @@ PEERS = {
     "onnxruntime": ("s", "#0072B2"),
     "ndimage": ("^", "#009E73"),
     "signal": ("v", "#000000"),
+    "numpy": ("P", "#999999"),
     "skimage": ("X", "#CC79A7"),
     "opencv": ("D", "#56B4E9"),
 }
@@ -24,7 +25,7 @@ CHARTS = {
     "plans": ("plan",),
     "input-gradients": ("input_gradient",),
     "weight-gradients": ("weight_gradient",),
-    "images": ("correlate", "sobel", "gaussian"),
+    "images": ("correlate", "sobel", "gaussian", "copy", "volume", "line"),
 }
 
 

@@ -53,6 +53,13 @@ def each_plane(function, x, weight, out):
     return run
 
 
+def nearly_nothing(weight):
+    """A kernel of no zeros that changes an image by less than what results may differ by."""
+    weight = np.full_like(weight, 1e-8)
+    weight[tuple(k // 2 for k in weight.shape)] = 1
+    return weight
+
+
 def each_channel(function, x, out):
     """A function that filters the channels of an (H, W) or (H, W, C) image one by one."""
     pairs = [(x[..., c], out[..., c]) for c in range(x.shape[2])] if x.ndim == 3 else [(x, out)]
@@ -124,8 +131,8 @@ class Pyconv(Library):
             "workers": self.workers,
         }
 
-    def correlate(self, case, x, weight):
-        return partial(self.pyconv.ndimage.correlate, x, weight, **self.image_options(case))
+    def correlate(self, case, x, weight, **options):
+        return partial(self.pyconv.ndimage.correlate, x, weight, **self.image_options(case) | options)
 
     correlate_bytes = correlate
 
@@ -145,6 +152,33 @@ class Pyconv(Library):
 
     def corr2d(self, case, x, weight):
         return partial(self.pyconv.corr2d, x, weight)
+
+    def copy(self, case, x, weight):
+        return self.correlate(case, x, nearly_nothing(weight))
+
+    def volume(self, case, x, weight):
+        return self.correlate(case, x, weight, channel_axis=None)
+
+    def line(self, case, x, weight):
+        options = {"output": empty_output(case), "mode": "constant", "workers": self.workers}
+        return partial(self.pyconv.ndimage.correlate1d, x, weight, **options)
+
+
+class NumPy(Library):
+    distribution = "numpy"
+    threaded = False
+
+    def __init__(self, threads):
+        pass
+
+    def copy(self, case, x, weight):
+        out = empty_output(case)
+
+        def run():
+            np.copyto(out, x)
+            return out
+
+        return run
 
 
 class PyTorch(Library):
@@ -300,6 +334,12 @@ class SciPyNdimage(Library):
 
         return run
 
+    def volume(self, case, x, weight):
+        return partial(self.ndimage.correlate, x, weight, empty_output(case), mode="reflect")
+
+    def line(self, case, x, weight):
+        return partial(self.ndimage.correlate1d, x, weight, output=empty_output(case), mode="constant")
+
 
 class SciPySignal(Library):
     distribution = "scipy"
@@ -309,6 +349,10 @@ class SciPySignal(Library):
         import scipy.signal
 
         self.correlate2d = scipy.signal.correlate2d
+        self.oaconvolve = scipy.signal.oaconvolve  # what is fastest there for long signals
+
+    def line(self, case, x, weight):
+        return partial(self.oaconvolve, x, weight[::-1], mode="same")
 
     # correlate2d has no output argument: of several planes or channels, each result is copied to its place.
 
@@ -412,6 +456,7 @@ class OpenCV(Library):
 # In the order of the report. The first peer that can do a case is the one that others are checked against.
 LIBRARIES = {
     "pyconv": Pyconv,
+    "numpy": NumPy,
     "pytorch": PyTorch,
     "onnxruntime": OnnxRuntime,
     "ndimage": SciPyNdimage,

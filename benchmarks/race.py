@@ -11,6 +11,9 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from benchmarks.cases import SLOW_FLOPS
+from benchmarks.peers import LIBRARIES
+
 THREAD_VARIABLES = "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 # The C library keeps the memory of freed outputs for the next call, as in a program that has run for a while.
 # Else it would depend on the cases timed before whether an output's pages must be mapped anew.
@@ -95,6 +98,8 @@ def prepare(case, workers, folder, say):
     """
     right, expected = [], None
     for worker in sorted(workers, key=lambda worker: worker.library == "pyconv"):  # pyconv last
+        if case.flops > SLOW_FLOPS and case.filters_planes and not LIBRARIES[worker.library].threaded:
+            continue
         path = os.path.join(folder, "result.npy")
         try:
             if not worker.ask("prepare", case=asdict(case), result=path):

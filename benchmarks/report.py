@@ -3,6 +3,7 @@
 import math
 
 MINE, REFERENCE = "pyconv", "pytorch"
+LONG_MILLISECONDS, ENOUGH_GAIN = 5, 0.9  # of one thread's calls, and the share of a gain below which they are listed
 
 
 def record(case, threads, timings, fma_gflops, copy_bandwidth, workspace):
@@ -87,6 +88,27 @@ def summary(rows):
             for column in columns
         ]
         lines.append(f"{group + ', ' + str(threads):26} {cells[0]:>20} {cells[1]:>20} {cells[2]:>16}")
+    return "\n".join(lines)
+
+
+def scaling(rows):
+    """What more threads gain in calls of over 5 ms, as a share of what the roofline gains with them."""
+    lines = []
+    alone = {(row["group"], row["name"]): row for row in rows if row["threads"] == 1}
+    for threads in sorted({row["threads"] for row in rows} - {1}):
+        shares = {}
+        for row in rows:
+            one = alone.get((row["group"], row["name"]))
+            if row["threads"] == threads and one and one["milliseconds"][MINE]["median"] > LONG_MILLISECONDS:
+                gain = one["milliseconds"][MINE]["median"] / row["milliseconds"][MINE]["median"]
+                shares[f"{row['group']}, {row['name']}"] = gain * one["roofline_gflops"] / row["roofline_gflops"]
+        if shares:
+            least = min(shares, key=shares.get)
+            lines.append(
+                f"\n{threads} threads against one, {len(shares)} calls of over {LONG_MILLISECONDS} ms, as a share of"
+                f" the roofline's gain: mean {geometric_mean(shares.values()):.2f}, least {shares[least]:.2f} ({least})"
+            )
+            lines += [f"  {share:.2f}  {name}" for name, share in shares.items() if share < ENOUGH_GAIN]
     return "\n".join(lines)
 
 

@@ -119,10 +119,13 @@ def image(input):
 
 # NumPy's letters of the booleans, the integers, and the floats and complexes of up to 64 bits a component.
 _IMAGE_DTYPES = "?bBhHiIlLqQefdFD"
+_FLOAT64 = np.dtype(np.float64)  # the one that native arrays have
 
 
 def _array(value, name):
     """`value` as an array. A lazy array is refused: making an array of it would load all of it."""
+    if type(value) is np.ndarray:
+        return value
     graph = getattr(value, "__dask_graph__", None)
     if graph is not None and graph() is not None:
         raise TypeError(
@@ -135,6 +138,8 @@ def _array(value, name):
 def filter_weights(weights):
     """`weights` as an array of int64, float64 or complex128."""
     weights = _array(weights, "weights")
+    if weights.dtype is _FLOAT64:
+        return weights
     if weights.dtype.kind == "c":
         return weights.astype(np.complex128, copy=False)
     if weights.dtype.kind != "f" and np.can_cast(weights.dtype, np.int64):
@@ -275,7 +280,7 @@ def filter_output(output, image, complex_result=False, promote=False):
     With `promote`, a real dtype stands for the complex one where the result is complex.
     """
     if output is None:
-        dtype = image.dtype.newbyteorder("=")
+        dtype = image.dtype if image.dtype.isnative else image.dtype.newbyteorder("=")
         return np.empty(image.shape, np.promote_types(dtype, np.complex64) if complex_result else dtype)
     if isinstance(output, (type, np.dtype)):
         dtype = np.dtype(output)

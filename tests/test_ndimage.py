@@ -949,3 +949,62 @@ def test_generic_laplace():
     actual = ndimage.generic_laplace(x, derivative, **settings)
     assert_same_bits(actual, scipy.ndimage.generic_laplace(x, derivative, **settings))
     assert_same_bits(ndimage.generic_laplace(x, derivative, axes=()), x)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 17), (17, 3), (16, 16), (40, 40), (5, 6, 7), (9,), (4, 0)])
+@pytest.mark.parametrize("layout", [lambda a: a, lambda a: a[::-1], lambda a: a.T, lambda a: a.astype(">f8")])
+def test_small_images_take_the_same_way_in_any_layout(shape, layout):
+    rng = np.random.default_rng(0)
+    image = layout(rng.integers(-9, 9, shape).astype(float))
+    weights = rng.integers(-3, 4, (3,) * image.ndim)
+    expected = scipy.ndimage.correlate(np.ascontiguousarray(image), weights) if image.size else image
+    np.testing.assert_array_equal(ndimage.correlate(image, weights), expected)
+    output = layout(np.full(shape, np.nan))
+    assert ndimage.correlate(image, weights, output) is output
+    np.testing.assert_array_equal(output, expected)
+
+
+@pytest.mark.parametrize("start", [-9, -1, 0, 1, 8, 9])
+def test_small_outputs_may_overlap_the_image(start):
+    memory = np.arange(64.0) ** 2
+    image, output = memory[16:40], memory[16 + start : 40 + start]
+    expected = scipy.ndimage.correlate1d(image.copy(), [1, 2, 4])
+    ndimage.correlate1d(image, [1, 2, 4], output=output)
+    np.testing.assert_array_equal(output, expected)
+
+
+def test_remembered_settings_do_not_pass_for_others():
+    image = np.arange(12.0).reshape(3, 4)
+    weights = np.arange(3.0)
+    ndimage.correlate1d(image, weights, 1)
+    for axis in (1.0, "1"):
+        with pytest.raises(TypeError):
+            ndimage.correlate1d(image, weights, axis)
+    ndimage.gaussian_filter(image, (1.0, 2.0), (1, 0))
+    with pytest.raises(TypeError):
+        ndimage.gaussian_filter(image, (1.0, 2.0), (1.0, 0))
+    before = ndimage.correlate1d(image, weights, 1)
+    weights[:] = 1
+    np.testing.assert_array_equal(ndimage.correlate1d(image, weights, 1), scipy.ndimage.correlate1d(image, weights, 1))
+    assert not np.array_equal(ndimage.correlate1d(image, weights, 1), before)
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("mode", ["reflect", "constant", "wrap"])
+def test_long_lines_have_the_bits_of_kernels(dtype, mode):
+    rng = np.random.default_rng(0)
+    weights = rng.standard_normal(33)
+    for shape in ((20_000,), (3, 5000), (2, 40, 300)):
+        image = rng.standard_normal(shape).astype(dtype)
+        kernel = weights.reshape((1,) * (image.ndim - 1) + (-1,))
+        line = ndimage.correlate1d(image, weights, mode=mode, cval=2.0)
+        assert_same_bits(line, ndimage.correlate(image, kernel, mode=mode, cval=2.0, method="direct"))
+
+
+def test_slabs_along_rows():
+    image = np.random.default_rng(0).standard_normal((300, 5000))
+    filtered = ndimage.gaussian_filter(image, 5, axes=(1, 0))
+    np.testing.assert_allclose(filtered, scipy.ndimage.gaussian_filter(image, 5, axes=(1, 0)), atol=1e-12)
+    boxes = (1000 * image).astype(np.int16)
+    expected = scipy.ndimage.uniform_filter(boxes, 5, axes=(1, 0))
+    np.testing.assert_array_equal(ndimage.uniform_filter(boxes, 5, axes=(1, 0)), expected)

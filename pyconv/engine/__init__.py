@@ -66,7 +66,7 @@ import os
 import numpy as np
 
 try:
-    from . import _cpu
+    from . import _cpu, _recall
 except ImportError as error:
     raise ImportError(f"pyconv is not compiled in {os.path.dirname(os.path.dirname(__file__)) or '.'}: run "
                       "`pip install -e .` there, or leave that folder to use an installed pyconv") from error
@@ -98,6 +98,7 @@ levels = _available_levels()
 level = _pick_level(levels)
 compiler = _cpu.compiler
 openmp = _cpu.openmp
+Recall = _recall.Recall
 
 _kernels = {dtype: importlib.import_module(f"{__name__}._direct_{short}_{level}")
             for dtype, short in ((np.dtype(np.float32), "f32"), (np.dtype(np.float64), "f64"),
@@ -114,6 +115,13 @@ def small_corr2d(x, k, *settings):
     """corr2d of two small plain float32 or float64 arrays, or None: the general way is needed."""
     run = _small.get(x.dtype) if type(x) is np.ndarray else None
     return None if run is None else run(x, k, *settings)
+
+
+def small_correlate(w, *settings):
+    """A function of x, out and constant: `correlate` of an image and w, (1, C) + kernel, with (before, boundary,
+    skip_zeros, fused, pairs) as settings, without axes for batch and channels, each of which is x; all dtypes are real.
+    It returns False, and nothing is done, where the general way is needed."""
+    return functools.partial(_kernels[w.dtype].small_correlate, w, *settings)
 
 
 def fma_gflops(dtype, workers):

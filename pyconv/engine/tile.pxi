@@ -194,8 +194,26 @@ cdef inline void add_input_row(int first, int last, int NV, vec (*acc)[MAX_NV], 
                                const real *w, int64_t kw, int64_t dx, bint fused) noexcept nogil:
     """One input row, once loaded, feeds the output rows first to last - 1; w is the kernel row of output row 0."""
     cdef vec b[MAX_NV]
+    cdef vec ahead[MAX_NV]
     cdef int64_t kx
     cdef int r, v
+    if SHIFTS and fused and kw == 3 and dx == sizeof(real):
+        # Most loads span two cache lines, so the middle one is made of the others: 191 us become 169 (1024 x 1024).
+        for v in range(NV):
+            b[v] = load_once(x + v * next_vector)
+            ahead[v] = load_once(x + v * next_vector + 2 * dx)
+        for r in range(first, last):
+            for v in range(NV):
+                acc[r][v] += b[v] * w[-r * kw]
+        for v in range(NV):
+            b[v] = lanes_between(b[v], ahead[v])
+        for r in range(first, last):
+            for v in range(NV):
+                acc[r][v] += b[v] * w[1 - r * kw]
+        for r in range(first, last):
+            for v in range(NV):
+                acc[r][v] += ahead[v] * w[2 - r * kw]
+        return
     for kx in range(kw):
         for v in range(NV):
             b[v] = load_once(x + v * next_vector)
@@ -281,6 +299,9 @@ cdef inline void sized_row_tile(int R, int NV, int64_t next_vector, int64_t next
                                 real *sums, int64_t lds) noexcept nogil:
     if not fused:
         row_tile(R, NV, False, next_vector, next_sums, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w,
+                 bias, x, n_strips, sums, lds)
+    elif kw == 3 and kh == 3 and dx == sizeof(real):
+        row_tile(R, NV, True, next_vector, next_sums, rows, first, row_step, n_outer, outer_step, 3, 3, sizeof(real), w,
                  bias, x, n_strips, sums, lds)
     elif kw == 3 and kh == 3:
         row_tile(R, NV, True, next_vector, next_sums, rows, first, row_step, n_outer, outer_step, 3, 3, dx, w,

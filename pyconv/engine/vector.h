@@ -261,6 +261,13 @@ PYCONV_INLINE vec two_shifted(vec a, vec b, mask_vec order) {
 }
 #endif
 
+/* Of samples x, x + 1, ... and x + 2, x + 3, ...: x + 1, x + 2, ... */
+PYCONV_INLINE vec lanes_between(vec a, vec b) {
+    mask_vec order = lanes_from(1);
+    order[PYCONV_LANES - 1] = 2 * PYCONV_LANES - 2;
+    return two_shifted(a, b, order);
+}
+
 /* The mask of n reals, in periods of `period`, of which first to end - 1 are set. */
 PYCONV_INLINE void fill_mask(real *mask, int64_t n, int64_t period, int64_t first, int64_t end) {
     mask_bits *bits = (mask_bits *)mask;

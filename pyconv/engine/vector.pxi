@@ -16,6 +16,7 @@ cdef extern from "vector.h" nogil:
     mask_vec lanes_from(int)
     mask_vec two_further(mask_vec)
     vec two_shifted(vec, vec, mask_vec)
+    vec lanes_between(vec, vec)
     void store_every_second(real *, const real *, int64_t)
     void store_pairs(real *, const real *, const real *, int64_t)
     void transpose_square(vec *)
