@@ -39,6 +39,11 @@ _CYCLES_A_MAPPED_BYTE = 1
 _ERROR = {(2, 3): 9, (4, 3): 40, (3, 3): 26, (4, 4): 180, (4, 5): 180}
 _FFT_ERROR = 40                      # the same of Fourier transforms (tests/test_fft.py)
 _CYCLES_A_NANOSECOND = 5.4           # of engine.fft_cost: with memory as busy as in whole calls
+# Signals, in ns on the same machine: a product of direct sums along one axis, and an element of whole spectra by NumPy,
+# for each doubling of their number.
+_LINE_NS = {np.dtype(np.float32): 0.02, np.dtype(np.float64): 0.039}
+_SPECTRA_NS = 1.3
+_SPECTRA_CALL_NS = 30000
 
 
 class Candidate(NamedTuple):
@@ -136,6 +141,77 @@ def choose(sample, weight, dtype, stride, sides, dilation, groups, prepared=Fals
         return Choice(best.method, best.variant, f"{_name(*best[:2])} is {by_much} faster than direct", candidates)
     name = "Winograd" if best.method == "winograd" else "FFT"
     return Choice("direct", None, f"{name} would be {by_much} slower here", candidates)
+
+
+class SignalChoice(NamedTuple):
+    """How a convolution of signals is computed."""
+
+    method: str                      # "direct", "transformed" (two axes), "line" (one axis), "spectra" (of everything)
+    variant: tuple | None            # of "transformed", as in `Choice`; of "line", (tile,)
+    by_numpy: bool                   # whether whole spectra would be faster than direct sums
+
+
+@functools.lru_cache(maxsize=1024)
+def choose_signal(n, k, size, sides, dtype, groups=1, zeros=True, loose=False):
+    """The `SignalChoice` for a correlation at stride 1 of samples n with taps k, shapes over all axes.
+
+    Parameters
+    ----------
+    n, k, size : tuple of int
+        Of the samples, the taps and the output.
+    sides : tuple of (before, after)
+        Padding; negative where samples are left out.
+    dtype : numpy.dtype
+        Computed in, real.
+    groups : int
+        Channels, each of which has taps of its own.
+    zeros : bool
+        Whether zeros stand beyond the borders. Only then whole spectra are a choice.
+    loose : bool
+        Whether Fourier transforms are accurate enough whatever the number of taps.
+    """
+    terms = math.prod(k)
+    products = groups * math.prod(size) * terms
+    if products < engine.SERIAL_BELOW or dtype.char not in "fd":
+        return SignalChoice("direct", None, False)
+    one = (1,) * len(k)
+    sample, weight = (groups, *n), (groups, 1, *k)
+    if sum(t > 1 for t in k) <= 1:
+        direct = products * _LINE_NS[dtype]
+    else:
+        direct = _direct_cycles(sample, weight, dtype, size, groups) / _CYCLES_A_NANOSECOND
+    costs = {("direct", None): direct}
+    accurate = loose or _FFT_ERROR <= (terms + 2) / 2
+    if len(k) == 2:
+        for candidate in choose(sample, weight, dtype, one, sides, one, groups).candidates:
+            if candidate.variant is not None and (candidate.accurate or loose and candidate.method == "fft"):
+                costs["transformed", candidate.variant] = candidate.cycles / _CYCLES_A_NANOSECOND
+    if zeros and accurate and sum(t > 1 for t in k) == 1:
+        tile, cost = line_tile(max(k), size[k.index(max(k))], dtype)
+        costs["line", (tile,)] = cost * (products // (max(k) * size[k.index(max(k))]))
+    spectra = math.inf
+    if zeros and accurate:
+        full = math.prod(a + b for a, b in zip(n, k, strict=True))
+        spectra = groups * (_SPECTRA_CALL_NS + full * math.log2(full) * _SPECTRA_NS)
+        costs["spectra", None] = spectra
+    method, variant = min(costs, key=costs.get)
+    return SignalChoice(method, variant, spectra < direct)
+
+
+@functools.lru_cache(maxsize=1024)
+def line_tile(k, size, dtype):
+    """(the best tile for `engine.fft_line` of k taps, the ns that it takes, as in `engine.fft_cost`)"""
+    costs = {tile: engine.fft_cost((-(-k // (tile // 2)), tile // 2), (-(-size // (tile // 2)), tile // 2), dtype, tile,
+                                   prepared=False)
+             for tile in engine.FFT_TILES}
+    tile = min(costs, key=costs.get)
+    return tile, costs[tile]
+
+
+def line_pays(k, size, dtype, loose):
+    """Whether a part of a line should be transformed too."""
+    accurate = loose or _FFT_ERROR <= (k + 2) / 2
+    return accurate and line_tile(k, size, dtype)[1] < k * size * _LINE_NS[dtype]
 
 
 def choose_gradient(sample, weight, dtype, stride, sides, dilation, groups):

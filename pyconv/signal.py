@@ -1,0 +1,816 @@
+"""Convolution and correlation with scipy.signal's names, signatures and results: change the import, keep the code.
+
+Every function takes two arrays. What comes out is part of their full convolution or correlation, which has
+``n + k - 1`` elements along an axis of n and k:
+
+=========  ==============================================================================
+mode       elements
+=========  ==============================================================================
+``full``   all of them
+``same``   as many as `in1` has, the middle ones
+``valid``  those that see no border: ``n - k + 1``; one array must contain the other
+=========  ==============================================================================
+
+The dtype of the result is SciPy's: ``np.result_type`` of both, but floats for `fftconvolve` and `oaconvolve`. Integers
+are exact and wrap. How a result is computed follows from shapes and dtypes, and from whether all numbers are finite:
+by plain sums, one axis after the other, by Winograd's method, by Fourier transforms of tiles, or by NumPy's of
+everything; ``method="direct"`` takes plain sums. The error of the others is bounded by the largest sum,
+``c * u * max(|in1| * |in2|)``, c below half of what plain sums of so many terms may reach, but up to 40 in the
+functions that are named after Fourier transforms.
+
+What differs from SciPy: a NaN or an infinity spreads no further than the windows that hold it, and so nobody warns of
+it; float16 arrays of several axes are accepted, and summed in float32; integers are exact beyond 2**53. `workers`, as a
+keyword only, is the number of threads. Long doubles and objects are handed to SciPy, where it is installed, and so are
+all names of scipy.signal that are not here (``lfilter``, ``welch``, ...).
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import math
+import time
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from pyconv import _check, engine, plan
+from pyconv._workers import resolve_workers
+from pyconv.separable import separable_factors
+
+__all__ = [
+    "choose_conv_method",
+    "convolve",
+    "convolve2d",
+    "correlate",
+    "correlate2d",
+    "fftconvolve",
+    "oaconvolve",
+]
+
+# A kernel is taken apart from so many weights an axis on, and where it saves so many products.
+_SEPARABLE_FROM = 5
+_SEPARABLE_PRODUCTS = 2**21
+
+# Integers may be rounded results of Fourier transforms where no sum is larger: their error, 40 * 2**-53 of the largest
+# sum, is then far below a half.
+_ROUNDED_BELOW = 2.0**40
+
+
+# ---- the public functions ----
+
+
+def correlate2d(
+    in1: ArrayLike,
+    in2: ArrayLike,
+    mode: str = "full",
+    boundary: str = "fill",
+    fillvalue: complex = 0,
+    *,
+    workers: int | None = None,
+) -> NDArray:
+    """Cross-correlate two 2-D arrays.
+
+    Parameters
+    ----------
+    in1, in2 : array_like, (H, W) and (kh, kw)
+        `in2` is conjugated. In mode ``valid`` either may be the larger one.
+    mode : {"full", "valid", "same"}, optional
+    boundary : {"fill", "wrap", "symm"}, optional
+        What lies beyond the borders of `in1`::
+
+            fill    f f f | a b c d | f f f      f is `fillvalue`
+            wrap    b c d | a b c d | a b c
+            symm    c b a | a b c d | d c b
+
+    fillvalue : scalar, optional
+    workers : int, optional
+        Number of threads. Default: all processors this process may use.
+
+    Returns
+    -------
+    ndarray
+        (H + kh - 1, W + kw - 1), (H, W), or (H - kh + 1, W - kw + 1), of dtype ``np.result_type(in1, in2)``.
+
+    Raises
+    ------
+    ValueError
+        Arrays that are not 2-D, unknown names, in mode ``valid`` none that contains the other.
+    TypeError
+        Arguments of a wrong kind; a lazy array.
+
+    See Also
+    --------
+    correlate : any number of axes; with an even `in2`, "same" is elsewhere by one.
+    pyconv.ndimage.correlate : output as large as the input, with more boundaries.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pyconv import signal
+    >>> signal.correlate2d(np.arange(9).reshape(3, 3), [[0, 1], [2, 3]], mode="valid")
+    array([[19, 25],
+           [37, 43]])
+    """
+    if fillvalue is _ZERO and boundary == "fill" and type(mode) is str:
+        # Small plain arrays, for which the checks would take longer than the sums.
+        pad = 0 if mode == "valid" else _even_padding(in2, mode)
+        if pad is not None:
+            y = engine.small_corr2d(in1, in2, 1, pad, 1, "zeros", 0.0, None, None, "auto", "raise", workers)
+            if y is not None:
+                return y
+    return _two_axes(in1, in2, mode, boundary, fillvalue, workers, convolution=False)
+
+
+def convolve2d(
+    in1: ArrayLike,
+    in2: ArrayLike,
+    mode: str = "full",
+    boundary: str = "fill",
+    fillvalue: complex = 0,
+    *,
+    workers: int | None = None,
+) -> NDArray:
+    """Convolve two 2-D arrays.
+
+    Parameters
+    ----------
+    in1, in2 : array_like, (H, W) and (kh, kw)
+        In mode ``valid`` either may be the larger one.
+    mode, boundary, fillvalue, workers
+        As in `correlate2d`.
+
+    Returns
+    -------
+    ndarray
+        As in `correlate2d`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As in `correlate2d`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pyconv import signal
+    >>> signal.convolve2d(np.eye(3, dtype=int), [[1, 2], [3, 4]], mode="same")
+    array([[1, 2, 0],
+           [3, 5, 2],
+           [0, 3, 5]])
+    """
+    if fillvalue is _ZERO and boundary == "fill" and type(mode) is str and type(in2) is np.ndarray and in2.ndim == 2:
+        pad = 0 if mode == "valid" else _even_padding(in2, mode)
+        if pad is not None:
+            flipped = in2[::-1, ::-1].copy()
+            y = engine.small_corr2d(in1, flipped, 1, pad, 1, "zeros", 0.0, None, None, "auto", "raise", workers)
+            if y is not None:
+                return y
+    return _two_axes(in1, in2, mode, boundary, fillvalue, workers, convolution=True)
+
+
+def correlate(
+    in1: ArrayLike, in2: ArrayLike, mode: str = "full", method: str = "auto", *, workers: int | None = None
+) -> NDArray:
+    """Cross-correlate two arrays of any number of axes.
+
+    Parameters
+    ----------
+    in1, in2 : array_like
+        As many axes each. `in2` is conjugated. Beyond their borders are zeros.
+    mode : {"full", "valid", "same"}, optional
+    method : {"auto", "direct", "fft"}, optional
+        ``"direct"`` takes plain sums, the others whatever is fastest and accurate enough.
+    workers : int, optional
+        Number of threads. Default: all processors this process may use.
+
+    Returns
+    -------
+    ndarray
+        Of dtype ``np.result_type(in1, in2)``.
+
+    Raises
+    ------
+    ValueError
+        Different numbers of axes, empty arrays, unknown names, in mode ``valid`` no array that contains the other.
+    TypeError
+        Arguments of a wrong kind; a lazy array.
+
+    Examples
+    --------
+    >>> from pyconv import signal
+    >>> signal.correlate([1, 2, 3, 4], [1, 0, -1], mode="valid")
+    array([-2, -2])
+    >>> signal.correlate([1, 2, 3, 4], [1, 0, -1])
+    array([-1, -2, -2, -2,  3,  4])
+    """
+    return _any_axes("correlate", in1, in2, mode, method, workers, convolution=False)
+
+
+def convolve(
+    in1: ArrayLike, in2: ArrayLike, mode: str = "full", method: str = "auto", *, workers: int | None = None
+) -> NDArray:
+    """Convolve two arrays of any number of axes.
+
+    Parameters
+    ----------
+    in1, in2 : array_like
+        As many axes each. Beyond their borders are zeros.
+    mode, method, workers
+        As in `correlate`.
+
+    Returns
+    -------
+    ndarray
+        Of dtype ``np.result_type(in1, in2)``.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As in `correlate`.
+
+    Examples
+    --------
+    >>> from pyconv import signal
+    >>> signal.convolve([1, 2, 3], [0, 1, 0.5])
+    array([0. , 1. , 2.5, 4. , 1.5])
+    """
+    return _any_axes("convolve", in1, in2, mode, method, workers, convolution=True)
+
+
+def fftconvolve(
+    in1: ArrayLike,
+    in2: ArrayLike,
+    mode: str = "full",
+    axes: int | Sequence[int] | None = None,
+    *,
+    workers: int | None = None,
+) -> NDArray:
+    """Convolve two arrays of any number of axes, along all or some of them, in floating point.
+
+    The name is SciPy's; Fourier transforms are taken where they are faster.
+
+    Parameters
+    ----------
+    in1, in2 : array_like
+        As many axes each. Beyond their borders are zeros.
+    mode : {"full", "valid", "same"}, optional
+    axes : int or sequence of int, optional
+        The axes to convolve along, if not all. Along others the arrays have the same length, or one has length 1.
+    workers : int, optional
+        Number of threads. Default: all processors this process may use.
+
+    Returns
+    -------
+    ndarray
+        Floats or complex numbers; as in SciPy, the product of arrays that are of length 1 along all of `axes` keeps
+        their dtype, and empty arrays give an empty one of a single axis.
+
+    Raises
+    ------
+    ValueError
+        Different numbers of axes, lengths that do not belong together, unknown names.
+    TypeError
+        Arguments of a wrong kind; a lazy array.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pyconv import signal
+    >>> signal.fftconvolve(np.eye(3), [[1.0, 2.0]], axes=1)
+    array([[1., 2., 0., 0.],
+           [0., 1., 2., 0.],
+           [0., 0., 1., 2.]])
+    """
+    return _some_axes("fftconvolve", in1, in2, mode, axes, workers)
+
+
+def oaconvolve(
+    in1: ArrayLike,
+    in2: ArrayLike,
+    mode: str = "full",
+    axes: int | Sequence[int] | None = None,
+    *,
+    workers: int | None = None,
+) -> NDArray:
+    """Convolve two arrays of any number of axes, along all or some of them, in floating point: `fftconvolve`.
+
+    Parameters
+    ----------
+    in1, in2, mode, axes, workers
+        As in `fftconvolve`.
+
+    Returns
+    -------
+    ndarray
+        As in `fftconvolve`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As in `fftconvolve`.
+
+    Examples
+    --------
+    >>> from pyconv import signal
+    >>> signal.oaconvolve([1.0, 2.0, 3.0], [1.0, 1.0])
+    array([1., 3., 5., 3.])
+    """
+    return _some_axes("oaconvolve", in1, in2, mode, axes, workers)
+
+
+def choose_conv_method(in1: ArrayLike, in2: ArrayLike, mode: str = "full", measure: bool = False):
+    """Whether `convolve` sums or transforms: what ``method="auto"`` comes to for two arrays.
+
+    Parameters
+    ----------
+    in1, in2 : array_like
+    mode : {"full", "valid", "same"}, optional
+    measure : bool, optional
+        Whether to run both and to take the faster one.
+
+    Returns
+    -------
+    str
+        ``"direct"`` or ``"fft"``; both may take the same way.
+    dict
+        With `measure`, too: the seconds that each took.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As in `convolve`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pyconv import signal
+    >>> signal.choose_conv_method(np.ones(100_000), np.ones(1001))
+    'fft'
+    """
+    in1, in2, wide = _check.signals(in1, in2)
+    if wide:
+        return _from_scipy("choose_conv_method", in1, in2)(in1, in2, mode, measure)
+    _check.same_axes(in1, in2)
+    _check.signal_mode(mode)
+    if measure:
+        seconds = {method: _seconds(convolve, in1, in2, mode, method) for method in ("fft", "direct")}
+        return min(seconds, key=seconds.get), seconds
+    if in1.size == 0 or in2.size == 0 or in1.ndim == 0:
+        return "direct"
+    if mode == "valid" and _check.one_contains_the_other(in1.shape, in2.shape):
+        in1, in2 = in2, in1
+    dtype = np.result_type(in1, in2)
+    if dtype.kind in "biu":
+        return "direct"
+    n, k, size, before, _ = _place(in1.shape, in2.shape, mode)
+    choice = plan.choose_signal(n, k, size, _sides(n, k, size, before), _real(dtype))
+    return "direct" if choice.method == "direct" else "fft"
+
+
+def __dir__():
+    return sorted(__all__)
+
+
+def __getattr__(name: str):
+    """Whatever else scipy.signal has, from SciPy."""
+    if not name.startswith("_"):
+        try:
+            scipy_signal = importlib.import_module("scipy.signal")
+        except ImportError:
+            raise AttributeError(
+                f"pyconv.signal has no {name!r} of its own, and SciPy, which may have it, is not installed"
+            ) from None
+        if hasattr(scipy_signal, name):
+            return getattr(scipy_signal, name)
+    raise AttributeError(f"neither pyconv.signal nor scipy.signal has {name!r}")
+
+
+# ---- from arguments to samples, taps and padding ----
+
+_ZERO = 0  # the default of `fillvalue`: CPython has one object for it
+
+
+def _even_padding(kernel, mode):
+    """The padding of the modes "full" and "same" where it is the same on all sides; else None."""
+    if type(kernel) is not np.ndarray or kernel.ndim != 2:
+        return None
+    k = kernel.shape[0]
+    if k != kernel.shape[1]:
+        return None
+    if mode == "full":
+        return k - 1
+    return k // 2 if mode == "same" and k % 2 else None
+
+
+def _from_scipy(name, in1, in2):
+    try:
+        return getattr(importlib.import_module("scipy.signal"), name)
+    except ImportError:
+        raise _check.no_scipy_for(name, in1, in2) from None
+
+
+def _seconds(function, *arguments):
+    """The least of three runs."""
+    least = math.inf
+    for _ in range(3):
+        start = time.perf_counter()
+        function(*arguments)
+        least = min(least, time.perf_counter() - start)
+    return least
+
+
+def _two_axes(in1, in2, mode, boundary, fillvalue, workers, *, convolution):
+    name = "convolve2d" if convolution else "correlate2d"
+    x, w, wide = _check.signals(in1, in2)
+    if wide:
+        return _from_scipy(name, x, w)(x, w, mode, boundary, fillvalue)
+    _check.two_axes(x, w)
+    _check.signal_mode(mode)
+    boundary = _check.signal_boundary(boundary)
+    _check.no_booleans(x, w, name)
+    dtype = np.result_type(x, w)
+    fill = _check.signal_fillvalue(fillvalue, dtype)
+    # SciPy turns a swapped correlation round, but does not conjugate it.
+    swapped = mode == "valid" and _check.one_contains_the_other(x.shape, w.shape)
+    if swapped:
+        x, w = w, x
+    if workers is not None:
+        resolve_workers(workers)
+    n, k = x.shape, w.shape
+    size = _check.full_size(n, k) if mode == "full" else n if mode == "same" else (n[0] - k[0] + 1, n[1] - k[1] + 1)
+    if mode == "full":
+        before = k[0] - 1, k[1] - 1
+    elif mode == "valid":
+        before = 0, 0
+    else:
+        before = (k[0] // 2, k[1] // 2) if convolution else ((k[0] - 1) // 2, (k[1] - 1) // 2)
+    if 0 in n or 0 in k or 0 in size:
+        if 0 in n and 0 not in k and 0 not in size:
+            _check.boundary_needs_samples(n, k, boundary)
+            return np.full(size, w.sum(dtype=dtype) * dtype.type(fill), dtype)
+        return np.zeros(size, dtype)
+    if convolution:
+        w = w[::-1, ::-1]
+    elif w.dtype.kind == "c":
+        w = w.conj()
+    out = _run(x[None], w[None, None], size, before, dtype, workers, boundary=boundary, fill=fill)
+    return out[::-1, ::-1] if swapped and not convolution else out
+
+
+def _any_axes(name, in1, in2, mode, method, workers, *, convolution):
+    names = ("volume", "kernel") if convolution else ("in1", "in2")
+    a, b, wide = _check.signals(in1, in2)
+    if wide:
+        return _from_scipy(name, a, b)(a, b, mode, method)
+    if a.ndim == b.ndim == 0:
+        return a * (b if convolution else b.conj())
+    _check.same_axes(a, b, *names)
+    _check.signal_mode(mode)
+    _check.signal_method(method)
+    if workers is not None:
+        resolve_workers(workers)
+    dtype = np.result_type(a, b)
+    if dtype.kind == "b" and method != "fft" and a.ndim > 1:
+        _check.no_booleans(a, b, name)
+    if a.size == 0 or b.size == 0:
+        return np.zeros(_check.not_empty(a, b, mode, method, *names), dtype)
+    if mode == "valid":
+        _check.one_contains_the_other(a.shape, b.shape)
+    placed = _place(a.shape, b.shape, mode)
+    return _swap_and_run(a, b, placed, dtype, dtype, workers, convolution, transforms=method != "direct")
+
+
+def _some_axes(name, in1, in2, mode, axes, workers):
+    a, b, wide = _check.signals(in1, in2)
+    if wide:
+        return _from_scipy(name, a, b)(a, b, mode, axes)
+    if a.ndim == b.ndim == 0:
+        return a * b
+    _check.same_axes(a, b)
+    if workers is not None:
+        resolve_workers(workers)
+    if a.size == 0 or b.size == 0:
+        return np.array([])
+    n, k = a.shape, b.shape
+    axes = _check.signal_axes(axes, n, k)
+    _check.signal_mode(mode)
+    # Along an axis of length 1 a convolution is a product, and the product of a length 1 a convolution.
+    convolved = [axis for axis in axes if n[axis] != 1 and k[axis] != 1]
+    if mode == "valid":
+        _check.one_contains_the_other([n[axis] for axis in convolved], [k[axis] for axis in convolved])
+    dtype = np.result_type(a, b)
+    if convolved:
+        widened = [np.float64 if x.dtype.kind in "biu" else np.result_type(x, np.float32) for x in (a, b)]
+        result = np.result_type(*widened)
+    else:
+        result = dtype
+    own = [axis for axis in range(a.ndim) if axis not in axes and n[axis] == k[axis] != 1]
+    if not own:
+        return _swap_and_run(a, b, _place(n, k, mode), dtype, result, workers, True, True, loose=True)
+    # Slices of both that belong together come first, and are channels with taps of their own.
+    others = [axis for axis in range(a.ndim) if axis not in own]
+    order = own + others
+    lengths = [n[axis] for axis in own]
+    a, b = (x.transpose(order).reshape(-1, *(x.shape[axis] for axis in others)) for x in (a, b))
+    if not others:
+        return (a * b).astype(result, copy=False).reshape(lengths)
+    placed = _place(a.shape[1:], b.shape[1:], mode)
+    y = _swap_and_run(a, b, placed, dtype, result, workers, True, True, loose=True, groups=len(a))
+    return np.ascontiguousarray(y.reshape(*lengths, *y.shape[1:]).transpose(np.argsort(order)))
+
+
+@functools.lru_cache(maxsize=512)
+def _place(n, k, mode):
+    """(shape of the samples, of the taps, of the output, padding before the samples, whether in2 is the samples).
+
+    The larger array is the samples. The output begins so many elements into the full convolution, which begins k - 1
+    samples before the first.
+    """
+    if mode == "full":
+        size, start = tuple(a + b - 1 for a, b in zip(n, k, strict=True)), (0,) * len(n)
+    elif mode == "same":
+        size, start = n, tuple((b - 1) // 2 for b in k)
+    else:
+        size = tuple(abs(a - b) + 1 for a, b in zip(n, k, strict=True))
+        start = tuple(min(a, b) - 1 for a, b in zip(n, k, strict=True))
+    swapped = math.prod(k) > math.prod(n)
+    if swapped:
+        n, k = k, n
+    return n, k, size, tuple(b - 1 - s for b, s in zip(k, start, strict=True)), swapped
+
+
+def _swap_and_run(a, b, placed, dtype, result, workers, convolution, transforms, loose=False, groups=None):
+    """The convolution or correlation of a and b, placed by `_place`, either with a first axis of `groups` channels."""
+    _, _, size, before, swapped = placed
+    lead = 0 if groups is None else 1
+    turn = (slice(None),) * lead + (slice(None, None, -1),) * len(size)
+    conjugated = False
+    if convolution:
+        x, w = (b, a[turn]) if swapped else (a, b[turn])
+    elif swapped:
+        # The conjugate of the correlation with both conjugated: the samples need no copy.
+        conjugated = dtype.kind == "c"
+        x, w = b[turn], a[turn].conj() if a.dtype.kind == "c" else a[turn]
+    else:
+        x, w = a, b.conj() if b.dtype.kind == "c" else b
+    if not lead:
+        x, w = x[None], w[None]
+    y = _run(x, w[:, None], size, before, result, workers, transforms=transforms, loose=loose, channels=bool(lead))
+    return np.conjugate(y, out=y) if conjugated else y
+
+
+def _sides(n, k, size, before):
+    return tuple((b, s + t - 1 - m - b) for m, t, s, b in zip(n, k, size, before, strict=True))
+
+
+def _real(dtype):
+    """The dtype in which floats are computed."""
+    return np.dtype(np.float32 if dtype.char in "efF" else np.float64)
+
+
+# ---- from samples, taps and padding to the engine ----
+
+
+def _run(
+    x, w, size, before, result, workers, boundary="constant", fill=0, transforms=True, loose=False, channels=False
+):
+    """The correlation of samples x, (G, ...), with taps w, (G, 1, ...), as an array of dtype `result`."""
+    groups, k = x.shape[0], w.shape[2:]
+    shape = (groups, *size) if channels else size
+    if 0 in shape:
+        return np.zeros(shape, result)
+    if workers is None and groups * math.prod(size) * math.prod(k) < engine.SERIAL_BELOW:
+        workers = 1
+    else:
+        workers = resolve_workers(workers)
+    codes = (engine.BOUNDARIES[boundary],) * len(size)
+    if result.kind == "b":
+        w = w.astype(np.int64)
+        return _run(x.view(np.uint8), w, size, before, w.dtype, workers, channels=channels) != 0
+    if x.dtype.kind in "biu" and w.dtype.kind in "biu":
+        return _integers(x, w, shape, before, result, workers, codes, fill, transforms, loose)
+    dtype = _real(result)
+    out = np.empty(shape, result)
+    target = out if channels else out[None]
+    if w.dtype.kind == "c":
+        dtype_w = np.result_type(dtype, np.complex64)
+    else:
+        dtype_w = dtype
+    w = np.ascontiguousarray(w, dtype_w)
+    _floats(x, w, target, before, codes, fill, workers, dtype, transforms, loose)
+    return out
+
+
+def _integers(x, w, shape, before, result, workers, codes, fill, transforms, loose):
+    """Integers with integers, exactly: in the narrowest dtype in which every sum is exact."""
+    info = np.iinfo(x.dtype) if x.dtype.kind in "iu" else np.iinfo(np.uint8)
+    limit = max(-int(info.min), int(info.max), abs(fill))
+    weight = float(np.abs(w.astype(np.float64)).sum(axis=tuple(range(1, w.ndim))).max())
+    if weight * limit > 2.0**24:
+        # The range of the samples themselves tells more.
+        limit = max(abs(int(x.min())), abs(int(x.max())), abs(fill))
+    largest = weight * limit
+    out = np.empty(shape, result)
+    target = out if len(shape) == x.ndim else out[None]
+    if result.kind in "fc" and largest > 2.0**53:
+        _floats(x, np.ascontiguousarray(w, np.float64), target, before, codes, fill, workers, np.dtype(np.float64),
+                transforms, loose)
+        return out
+    if transforms and largest <= _ROUNDED_BELOW:
+        dtype = np.dtype(np.float64)
+        choice = _choice(x, w, target, before, codes, fill, dtype, loose)
+        exact = _direct_dtype(largest)
+        # Direct sums of narrow integers are twice as fast as those that the choice was made by.
+        if choice.method != "direct" and not (exact.itemsize == 4 and choice.method == "transformed"):
+            sums = np.empty(target.shape, dtype)
+            _floats(x, np.ascontiguousarray(w, dtype), sums, before, codes, fill, workers, dtype, True, loose)
+            np.rint(sums, out=sums)
+            target[...] = sums if result.kind in "fc" else sums.astype(np.int64)
+            return out
+    if _apart(x, w, target, before, codes, fill, workers, _direct_dtype(largest)):
+        return out
+    w = np.ascontiguousarray(w, _direct_dtype(largest))
+    _direct(x, w, target, before, codes, fill, workers)
+    return out
+
+
+def _direct_dtype(largest):
+    return np.dtype(np.float32 if largest <= 2.0**24 else np.float64 if largest <= 2.0**53 else np.int64)
+
+
+def _direct(x, w, out, before, codes, fill, workers):
+    one = (1,) * len(codes)
+    engine.correlate(x, w, None, out, 0, x.shape[0], one, one, before, codes, fill, workers)
+
+
+def _choice(x, w, out, before, codes, fill, dtype, loose):
+    n, k, size = x.shape[1:], w.shape[2:], out.shape[1:]
+    zeros = codes[0] == engine.CONSTANT and fill == 0
+    return plan.choose_signal(n, k, size, _sides(n, k, size, before), dtype, x.shape[0], zeros, loose)
+
+
+def _floats(x, w, out, before, codes, fill, workers, dtype, transforms, loose):
+    """Correlate by the fastest way that is accurate enough, in `dtype` or its complex counterpart; w is of that."""
+    if not transforms or w.size == 1:
+        _direct(x, w, out, before, codes, fill, workers)
+        return
+    choice = _choice(x, w, out, before, codes, fill, dtype, loose)
+    if choice.method != "direct" and (x.dtype.kind == "c" or w.dtype.kind == "c"):
+        _by_parts(x, w, out, before, codes, fill, workers, dtype, loose)
+        return
+    if _apart(x, w, out, before, codes, fill, workers, dtype):
+        return
+    if choice.method != "direct" and choice.method != "spectra" and not np.isfinite(w).all():
+        choice = choice._replace(method="spectra" if choice.by_numpy else "direct")
+    if choice.method == "transformed":
+        engine.correlate_transformed(x, w, None, None, out, 0, x.shape[0], before, codes, fill, workers, choice.variant)
+    elif choice.method == "line":
+        for samples, taps, sums in zip(x, w[:, 0], out, strict=True):
+            axis = int(np.argmax(taps.shape))
+            samples, sums = np.moveaxis(samples, axis, -1), np.moveaxis(sums, axis, -1)
+            _line(samples, taps.ravel(), sums, before[axis], workers, dtype, loose)
+    elif choice.method == "spectra":
+        for samples, taps, sums in zip(x, w[:, 0], out, strict=True):
+            _spectra(samples, taps, sums, before)
+    else:
+        _direct(x, w, out, before, codes, fill, workers)
+
+
+def _by_parts(x, w, out, before, codes, fill, workers, dtype, loose):
+    """A complex correlation as one of each real part with each."""
+    x_parts = (x.real, x.imag) if x.dtype.kind == "c" else (x,)
+    w_parts = (w.real, w.imag) if w.dtype.kind == "c" else (w,)
+    fills = (complex(fill).real, complex(fill).imag)
+    first = [True, True]
+    for i, x_part in enumerate(x_parts):
+        for j, w_part in enumerate(w_parts):
+            part = (i + j) % 2
+            y = out.imag if part else out.real
+            sums = y if first[part] else np.empty(y.shape, dtype)
+            taps = np.ascontiguousarray(w_part, dtype)
+            _floats(x_part, taps, sums, before, codes, fills[i], workers, dtype, True, loose)
+            if sums is not y:
+                with np.errstate(invalid="ignore", over="ignore"):
+                    y += -sums if i == j == 1 else sums
+            first[part] = False
+
+
+def _apart(x, w, out, before, codes, fill, workers, dtype):
+    """One axis after the other, where taps are an outer product and that is worth while. Returns whether it was."""
+    if x.shape[0] != 1 or len(codes) != 2:
+        return False
+    kh, kw = w.shape[2:]
+    if (
+        min(kh, kw) < _SEPARABLE_FROM
+        or out[0].size * (kh * kw - kh - kw) < _SEPARABLE_PRODUCTS
+        or dtype.kind != "f"
+        or "c" in x.dtype.kind + w.dtype.kind
+        or isinstance(fill, complex)
+    ):
+        return False
+    kernel = w[0, 0].astype(np.int64 if w.dtype.kind in "biu" else np.float64)
+    factors = separable_factors(kernel, dtype)
+    if factors is None:
+        return False
+    down, along = (np.array(factor, dtype) for factor in factors)
+    check = out.dtype.kind == "f"
+    finite = engine.separable(
+        x[0], down, along, out[0], 0, before, codes, fill, workers, check=check,
+        along_constant=fill * float(factors[0].sum()),
+    )
+    if not finite:
+        wrong = ~np.isfinite(out)
+        sums = np.empty(out.shape, out.dtype)
+        _direct(x, np.ascontiguousarray(w, dtype), sums, before, codes, fill, workers)
+        np.copyto(out, sums, where=wrong)
+    return True
+
+
+def _line(x, w, out, before, workers, dtype, loose):
+    """Correlate along the last axis: windows that lie within x where they are, the few others in copies with zeros."""
+    n, k, m = x.shape[-1], w.size, out.shape[-1]
+    inside = min(max(before, 0), m)
+    beyond = max(inside, min(m, n - k + 1 + before))
+    for start, stop in ((0, inside), (inside, beyond), (beyond, m)):
+        if start == stop:
+            continue
+        first, last = start - before, stop - 1 - before + k
+        samples = x[..., max(first, 0) : max(last, 0)]
+        if first < 0 or last > n:
+            padded = np.zeros((*x.shape[:-1], last - first), x.dtype)
+            padded[..., max(-first, 0) : max(-first, 0) + samples.shape[-1]] = samples
+            samples = padded
+        if plan.line_pays(k, stop - start, dtype, loose):
+            tile, _ = plan.line_tile(k, stop - start, dtype)
+            engine.fft_line(samples, w, out[..., start:stop], workers, tile)
+        else:
+            engine.correlate_line(samples, w, out[..., start:stop], workers)
+
+
+# ---- spectra of everything, by NumPy ----
+
+
+def _spectra(x, w, out, before):
+    """Correlate x with w by NumPy's Fourier transforms, in float64."""
+    x, w = x.astype(np.float64, copy=False), np.flip(w).astype(np.float64)
+    crop = tuple(slice(k - 1 - b, k - 1 - b + m) for k, b, m in zip(w.shape, before, out.shape, strict=True))
+    with np.errstate(invalid="ignore", over="ignore"):
+        sums = _product_of_spectra(x, w)[crop]
+        if not np.isfinite(sums).all():
+            sums = _finite_part(x, w, crop)
+        out[...] = sums
+
+
+def _product_of_spectra(x, w):
+    size = [_fast_length(n + k - 1) for n, k in zip(x.shape, w.shape, strict=True)]
+    axes = range(x.ndim)
+    spectrum = np.fft.rfftn(x, size, axes)
+    spectrum *= np.fft.rfftn(w, size, axes)
+    return np.fft.irfftn(spectrum, size, axes)
+
+
+def _finite_part(x, w, crop):
+    """The same where not all is finite: an element that no NaN or infinity reaches is what it would be without them.
+
+    What reaches an element is counted, by the same transforms of zeros and ones.
+    """
+    finite_x, finite_w = (np.where(np.isfinite(a), a, 0) for a in (x, w))
+    # Powers of two keep the transforms of very large numbers finite.
+    exponents = [int(np.frexp(np.abs(a).max())[1]) for a in (finite_x, finite_w)]
+    sums = _product_of_spectra(np.ldexp(finite_x, -exponents[0]), np.ldexp(finite_w, -exponents[1]))
+    sums = np.ldexp(sums[crop], sum(exponents))
+
+    def reached(a, b):
+        return np.rint(_product_of_spectra(a.astype(np.float64), b.astype(np.float64))[crop])
+
+    nan = np.zeros(sums.shape, bool)
+    signs, all_signs = np.zeros(sums.shape), np.zeros(sums.shape)
+    for a, b in ((x, w), (w, x)):
+        infinite = np.isinf(a)
+        if np.isnan(a).any():
+            nan |= reached(np.isnan(a), np.ones(b.shape)) > 0
+        if infinite.any():
+            nan |= reached(infinite, b == 0) > 0
+            sign = np.where(np.isnan(b), 0, np.sign(b))
+            signs += reached(np.where(infinite, np.sign(a), 0), sign)
+            all_signs += reached(infinite, np.abs(sign))
+    met = all_signs > 0
+    sums[met] = np.where(np.abs(signs) == all_signs, np.copysign(np.inf, signs), np.nan)[met]
+    sums[nan] = np.nan
+    return sums
+
+
+@functools.lru_cache(maxsize=1024)
+def _fast_length(n):
+    """The least even number from n on without prime factors above 7."""
+    best = 2 ** max(1, (n - 1).bit_length())
+    for a in (1, 7, 49):
+        for b in (1, 5, 25, 125, 625):
+            c = a * b
+            while c < best:
+                twos = max(1, (-(-n // c) - 1).bit_length())
+                best = min(best, c * 2**twos)
+                c *= 3
+    return best
