@@ -1165,7 +1165,7 @@ class EmptySignalError(ValueError, IndexError):
 # Of these SciPy takes care, where it is installed: long doubles and Python's objects.
 _WIDE_DTYPES = "gGO"
 
-_SIGNAL_MODES = ("full", "valid", "same")
+SIGNAL_MODES = ("full", "valid", "same")
 
 # Every name that boundary= knows, and the boundary it means.
 SIGNAL_BOUNDARIES = {
@@ -1176,6 +1176,14 @@ SIGNAL_BOUNDARIES = {
     "symm": "symmetric",
     "symmetric": "symmetric",
 }
+
+
+PLAIN_DTYPES = frozenset(_IMAGE_DTYPES)
+
+
+def largest_magnitude(dtype):
+    """Of the integers of a dtype, booleans among them."""
+    return 1 if dtype.kind == "b" else max(-int(np.iinfo(dtype).min), int(np.iinfo(dtype).max))
 
 
 def signals(in1, in2, name1="in1", name2="in2"):
@@ -1210,7 +1218,7 @@ def two_axes(in1, in2):
 
 
 def signal_mode(mode):
-    if not isinstance(mode, str) or mode not in _SIGNAL_MODES:
+    if not isinstance(mode, str) or mode not in SIGNAL_MODES:
         error = ValueError if isinstance(mode, str) else SignalArgumentError
         raise error(f"mode must be 'full', 'valid' or 'same', got {mode!r}")
 

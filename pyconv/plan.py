@@ -44,6 +44,8 @@ _CYCLES_A_NANOSECOND = 5.4           # of engine.fft_cost: with memory as busy a
 _LINE_NS = {np.dtype(np.float32): 0.02, np.dtype(np.float64): 0.039}
 _SPECTRA_NS = 1.3
 _SPECTRA_CALL_NS = 30000
+_LINE_TILE = {64: 0.7, 128: 0.7, 256: 0.75, 512: 0.9, 1024: 1.7}    # of what `engine.fft_cost` says, for its few tiles
+_FLAT_COPY_NS = 0.3
 
 
 class Candidate(NamedTuple):
@@ -146,8 +148,9 @@ def choose(sample, weight, dtype, stride, sides, dilation, groups, prepared=Fals
 class SignalChoice(NamedTuple):
     """How a convolution of signals is computed."""
 
-    method: str                      # "direct", "transformed" (two axes), "line" (one axis), "spectra" (of everything)
-    variant: tuple | None            # of "transformed", as in `Choice`; of "line", (tile,)
+    method: str                      # "direct", "transformed" (two axes), "line" (one axis), "flat" (all axes as one),
+                                     # "spectra" (of everything)
+    variant: tuple | None            # of "transformed", as in `Choice`; of "line", (tile,); of "flat", (tile, pieces)
     by_numpy: bool                   # whether whole spectra would be faster than direct sums
 
 
@@ -191,6 +194,7 @@ def choose_signal(n, k, size, sides, dtype, groups=1, zeros=True, loose=False):
         costs["line", (tile,)] = cost * (products // (max(k) * size[k.index(max(k))]))
     spectra = math.inf
     if zeros and accurate:
+        costs.update(_flat_costs(n, k, size, dtype, groups))
         full = math.prod(a + b for a, b in zip(n, k, strict=True))
         spectra = groups * (_SPECTRA_CALL_NS + full * math.log2(full) * _SPECTRA_NS)
         costs["spectra", None] = spectra
@@ -198,20 +202,51 @@ def choose_signal(n, k, size, sides, dtype, groups=1, zeros=True, loose=False):
     return SignalChoice(method, variant, spectra < direct)
 
 
+def _flat_costs(n, k, size, dtype, groups):
+    """Of laying samples, with zeros between the rows, out as one line, and taps as well, in some equal pieces."""
+    rows = math.prod(a + b - 1 for a, b in zip(n[1:], k[1:], strict=True))
+    outputs = size[0] * rows
+    taps = (k[0] - 1) * rows + math.prod(k[1:])
+    costs = {}
+    for pieces in (1, 2, 4, 8, 16):
+        tile, cost = line_tile(-(-taps // pieces), outputs, dtype)
+        costs["flat", (tile, pieces)] = groups * (
+            pieces * cost + _SPECTRA_CALL_NS + (outputs * (1 + pieces) + taps) * _FLAT_COPY_NS * dtype.itemsize / 4)
+    return costs
+
+
 @functools.lru_cache(maxsize=1024)
 def line_tile(k, size, dtype):
-    """(the best tile for `engine.fft_line` of k taps, the ns that it takes, as in `engine.fft_cost`)"""
-    costs = {tile: engine.fft_cost((-(-k // (tile // 2)), tile // 2), (-(-size // (tile // 2)), tile // 2), dtype, tile,
-                                   prepared=False)
-             for tile in engine.FFT_TILES}
-    tile = min(costs, key=costs.get)
-    return tile, costs[tile]
+    """(the best tile for `engine.fft_line` of k taps, the ns that it takes)"""
+    def cost(tile):
+        step = tile // 2
+        kernel, matrix = (-(-k // step), step), (-(-size // step), step)
+        return _LINE_TILE[tile] * engine.fft_cost(kernel, matrix, dtype, tile, prepared=False)
+
+    tile = min(engine.FFT_TILES, key=cost)
+    return tile, cost(tile)
 
 
-def line_pays(k, size, dtype, loose):
-    """Whether a part of a line should be transformed too."""
+@functools.lru_cache(maxsize=1024)
+def line_parts(n, k, size, before, dtype, loose):
+    """The parts of a line that are computed each on its own: (first output, last one + 1, tile, or 0 for direct sums).
+
+    Windows that lie within the n samples read them where they are; others, fewer, a copy with zeros. Where these are
+    not much fewer, all windows read one copy.
+    """
+    def ways(size):
+        tile, cost = line_tile(k, size, dtype)
+        direct = k * size * _LINE_NS[dtype]
+        return (cost, tile) if accurate and cost < direct else (direct, 0)
+
     accurate = loose or _FFT_ERROR <= (k + 2) / 2
-    return accurate and line_tile(k, size, dtype)[1] < k * size * _LINE_NS[dtype]
+    inside = min(max(before, 0), size)
+    beyond = max(inside, min(size, n - k + 1 + before))
+    parts = [(start, stop) for start, stop in ((0, inside), (inside, beyond), (beyond, size)) if start < stop]
+    apart = sum(ways(stop - start)[0] for start, stop in parts)
+    if ways(size)[0] + _FLAT_COPY_NS * dtype.itemsize / 4 * n < apart:
+        parts = [(0, size)]
+    return tuple((start, stop, ways(stop - start)[1]) for start, stop in parts)
 
 
 def choose_gradient(sample, weight, dtype, stride, sides, dilation, groups):

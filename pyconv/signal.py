@@ -31,6 +31,7 @@ import importlib
 import math
 import time
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -389,6 +390,7 @@ def __getattr__(name: str):
 
 # ---- from arguments to samples, taps and padding ----
 
+_METHODS = ("auto", "direct", "fft")
 _ZERO = 0  # the default of `fillvalue`: CPython has one object for it
 
 
@@ -421,7 +423,80 @@ def _seconds(function, *arguments):
     return least
 
 
+class _Brief(NamedTuple):
+    """What follows from shapes, dtypes and names, for arrays that are soon correlated."""
+
+    size: tuple[int, ...]
+    before: tuple[int, ...]
+    turn: tuple[slice, ...] | None  # of the taps
+    conjugate: bool
+    one: tuple[int, ...]
+    codes: tuple[int, ...]
+    computed: np.dtype  # of the taps
+    result: np.dtype
+
+
+# Checked once for each combination: else the checks of a call take longer than the sums.
+@functools.lru_cache(maxsize=512)
+def _settle_brief(n, k, in1, in2, mode, boundary, two_axes, convolution):
+    """A `_Brief`, of shapes n and k and two dtypes; None: that needs more than direct sums, or an error message."""
+    if not len(n) == len(k) > 0 or 0 in n or 0 in k or two_axes and len(n) != 2:
+        return None
+    if mode not in _check.SIGNAL_MODES:
+        return None
+    if in1.char not in _check.PLAIN_DTYPES or in2.char not in _check.PLAIN_DTYPES or in1.kind == in2.kind == "b":
+        return None
+    if boundary not in _check.SIGNAL_BOUNDARIES or mode == "valid" and any(a < b for a, b in zip(n, k, strict=True)):
+        return None
+    size, before, swapped = _place_two(n, k, mode, convolution) if two_axes else _place(n, k, mode)[2:]
+    if swapped or math.prod(size) * math.prod(k) >= engine.SERIAL_BELOW:
+        return None
+    result = np.result_type(in1, in2)
+    if in1.kind in "biu" and in2.kind in "biu":
+        largest = math.prod(_check.largest_magnitude(dtype) for dtype in (in1, in2)) * math.prod(k)
+        if largest > 2**53 or result.kind not in "iu":
+            return None
+        computed = _direct_dtype(largest)
+    else:
+        computed = _real(result)
+        if in2.kind == "c":
+            computed = np.result_type(computed, np.complex64)
+    codes = (engine.BOUNDARIES[_check.SIGNAL_BOUNDARIES[boundary]],) * len(n)
+    turn = (slice(None, None, -1),) * len(n) if convolution else None
+    return _Brief(size, before, turn, not convolution and in2.kind == "c", (1,) * len(n), codes, computed, result)
+
+
+def _run_brief(x, w, brief):
+    size, before, turn, conjugate, one, codes, computed, result = brief
+    if turn is not None:
+        w = w[turn]
+    elif conjugate:
+        w = w.conj()
+    y = np.empty(size, result)
+    w = np.ascontiguousarray(w, computed)[None, None]
+    engine.correlate(x[None], w, None, y[None], 0, 1, one, one, before, codes, 0.0, 1)
+    return y
+
+
+def _place_two(n, k, mode, convolution):
+    """`_place` for `correlate2d` and `convolve2d`, whose second array is the taps: (shape, padding before, False)."""
+    if mode == "full":
+        return _check.full_size(n, k), (k[0] - 1, k[1] - 1), False
+    if mode == "same":
+        return n, (k[0] // 2, k[1] // 2) if convolution else ((k[0] - 1) // 2, (k[1] - 1) // 2), False
+    return (n[0] - k[0] + 1, n[1] - k[1] + 1), (0, 0), False
+
+
 def _two_axes(in1, in2, mode, boundary, fillvalue, workers, *, convolution):
+    if (
+        type(in1) is type(in2) is np.ndarray
+        and fillvalue is _ZERO
+        and workers is None
+        and type(mode) is type(boundary) is str
+    ):
+        brief = _settle_brief(in1.shape, in2.shape, in1.dtype, in2.dtype, mode, boundary, True, convolution)
+        if brief is not None:
+            return _run_brief(in1, in2, brief)
     name = "convolve2d" if convolution else "correlate2d"
     x, w, wide = _check.signals(in1, in2)
     if wide:
@@ -439,13 +514,7 @@ def _two_axes(in1, in2, mode, boundary, fillvalue, workers, *, convolution):
     if workers is not None:
         resolve_workers(workers)
     n, k = x.shape, w.shape
-    size = _check.full_size(n, k) if mode == "full" else n if mode == "same" else (n[0] - k[0] + 1, n[1] - k[1] + 1)
-    if mode == "full":
-        before = k[0] - 1, k[1] - 1
-    elif mode == "valid":
-        before = 0, 0
-    else:
-        before = (k[0] // 2, k[1] // 2) if convolution else ((k[0] - 1) // 2, (k[1] - 1) // 2)
+    size, before, _ = _place_two(n, k, mode, convolution)
     if 0 in n or 0 in k or 0 in size:
         if 0 in n and 0 not in k and 0 not in size:
             _check.boundary_needs_samples(n, k, boundary)
@@ -460,6 +529,10 @@ def _two_axes(in1, in2, mode, boundary, fillvalue, workers, *, convolution):
 
 
 def _any_axes(name, in1, in2, mode, method, workers, *, convolution):
+    if type(in1) is type(in2) is np.ndarray and workers is None and type(mode) is str and method in _METHODS:
+        brief = _settle_brief(in1.shape, in2.shape, in1.dtype, in2.dtype, mode, "fill", False, convolution)
+        if brief is not None:
+            return _run_brief(in1, in2, brief)
     names = ("volume", "kernel") if convolution else ("in1", "in2")
     a, b, wide = _check.signals(in1, in2)
     if wide:
@@ -662,7 +735,7 @@ def _floats(x, w, out, before, codes, fill, workers, dtype, transforms, loose):
         return
     if _apart(x, w, out, before, codes, fill, workers, dtype):
         return
-    if choice.method != "direct" and choice.method != "spectra" and not np.isfinite(w).all():
+    if choice.method not in ("direct", "flat", "spectra") and not np.isfinite(w).all():
         choice = choice._replace(method="spectra" if choice.by_numpy else "direct")
     if choice.method == "transformed":
         engine.correlate_transformed(x, w, None, None, out, 0, x.shape[0], before, codes, fill, workers, choice.variant)
@@ -671,6 +744,10 @@ def _floats(x, w, out, before, codes, fill, workers, dtype, transforms, loose):
             axis = int(np.argmax(taps.shape))
             samples, sums = np.moveaxis(samples, axis, -1), np.moveaxis(sums, axis, -1)
             _line(samples, taps.ravel(), sums, before[axis], workers, dtype, loose)
+    elif choice.method == "flat":
+        for samples, taps, sums in zip(x, w[:, 0], out, strict=True):
+            if not _flat(samples, taps, sums, before, workers, dtype, *choice.variant):
+                _spectra(samples, taps, sums, before)
     elif choice.method == "spectra":
         for samples, taps, sums in zip(x, w[:, 0], out, strict=True):
             _spectra(samples, taps, sums, before)
@@ -683,18 +760,20 @@ def _by_parts(x, w, out, before, codes, fill, workers, dtype, loose):
     x_parts = (x.real, x.imag) if x.dtype.kind == "c" else (x,)
     w_parts = (w.real, w.imag) if w.dtype.kind == "c" else (w,)
     fills = (complex(fill).real, complex(fill).imag)
-    first = [True, True]
+    part, filled = None, set()
     for i, x_part in enumerate(x_parts):
         for j, w_part in enumerate(w_parts):
-            part = (i + j) % 2
-            y = out.imag if part else out.real
-            sums = y if first[part] else np.empty(y.shape, dtype)
+            sums = out.real if i == j else out.imag
+            settings = before, codes, fills[i], workers, dtype, True, loose
             taps = np.ascontiguousarray(w_part, dtype)
-            _floats(x_part, taps, sums, before, codes, fills[i], workers, dtype, True, loose)
-            if sums is not y:
-                with np.errstate(invalid="ignore", over="ignore"):
-                    y += -sums if i == j == 1 else sums
-            first[part] = False
+            if (i == j) not in filled:
+                _floats(x_part, taps, sums, *settings)
+                filled.add(i == j)
+                continue
+            part = np.empty(out.shape, dtype) if part is None else part
+            _floats(x_part, taps, part, *settings)
+            with np.errstate(invalid="ignore", over="ignore"):
+                (np.subtract if i == j else np.add)(sums, part, out=sums, casting="same_kind")
 
 
 def _apart(x, w, out, before, codes, fill, workers, dtype):
@@ -730,23 +809,55 @@ def _apart(x, w, out, before, codes, fill, workers, dtype):
 
 def _line(x, w, out, before, workers, dtype, loose):
     """Correlate along the last axis: windows that lie within x where they are, the few others in copies with zeros."""
-    n, k, m = x.shape[-1], w.size, out.shape[-1]
-    inside = min(max(before, 0), m)
-    beyond = max(inside, min(m, n - k + 1 + before))
-    for start, stop in ((0, inside), (inside, beyond), (beyond, m)):
-        if start == stop:
-            continue
+    n, k = x.shape[-1], w.size
+    for start, stop, tile in plan.line_parts(n, k, out.shape[-1], before, dtype, loose):
         first, last = start - before, stop - 1 - before + k
         samples = x[..., max(first, 0) : max(last, 0)]
         if first < 0 or last > n:
             padded = np.zeros((*x.shape[:-1], last - first), x.dtype)
             padded[..., max(-first, 0) : max(-first, 0) + samples.shape[-1]] = samples
             samples = padded
-        if plan.line_pays(k, stop - start, dtype, loose):
-            tile, _ = plan.line_tile(k, stop - start, dtype)
+        if tile:
             engine.fft_line(samples, w, out[..., start:stop], workers, tile)
         else:
             engine.correlate_line(samples, w, out[..., start:stop], workers)
+
+
+def _flat(x, w, out, before, workers, dtype, tile, pieces):
+    """Correlate along all axes at once, as along one line: returns whether all is finite, or else `out` is not valid.
+
+    Between two rows are as many zeros as windows reach beyond a row, on both sides together: what a window that is laid
+    out too finds outside of its row are zeros.
+    """
+    # Samples that no window meets are left out.
+    kept = tuple(
+        slice(max(0, -b), min(n, m + k - 1 - b)) for b, n, m, k in zip(before, x.shape, out.shape, w.shape, strict=True)
+    )
+    x, before = x[kept], tuple(max(0, b) for b in before)
+    rows = tuple(n + k - 1 for n, k in zip(x.shape[1:], w.shape[1:], strict=True))
+    samples = np.zeros((out.shape[0] + w.shape[0], *rows), dtype)
+    samples[tuple(slice(b, b + n) for b, n in zip(before, x.shape, strict=True))] = x
+    taps = np.zeros((w.shape[0], *rows), dtype)
+    taps[tuple(slice(k) for k in w.shape)] = w
+    samples, taps = samples.ravel(), taps.ravel()
+    taps = taps[: 1 + np.ravel_multi_index([k - 1 for k in w.shape], (w.shape[0], *rows))]
+    length = -(-taps.size // pieces)
+    sums = np.empty((out.shape[0], *rows), dtype)
+    line, part = sums.ravel(), None
+    for start in range(0, taps.size, length):
+        piece = taps[start : start + length]
+        here = samples[start : start + line.size + piece.size - 1]
+        if part is None:
+            part = line
+        elif part is line:
+            part = np.empty_like(line)
+        engine.fft_line(here, piece, part, workers, tile, mend=False)
+        if part is not line:
+            with np.errstate(invalid="ignore", over="ignore"):
+                line += part
+    sums = sums[tuple(slice(m) for m in out.shape)]
+    out[...] = sums
+    return bool(np.isfinite(sums).all())
 
 
 # ---- spectra of everything, by NumPy ----

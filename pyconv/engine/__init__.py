@@ -450,7 +450,7 @@ def fft(x, w, u, bias, out, nbatch, groups, before, boundary, constant, workers,
               skip_zeros)
 
 
-def fft_line(x, w, out, workers, tile):
+def fft_line(x, w, out, workers, tile, mend=True):
     """Cross-correlate x with w along the last axis, without padding, by Fourier transforms of tiles of a matrix.
 
     Row r of that matrix is x from sample r * step on, 2 * step - 1 samples where they lie: rows overlap, and no copy is
@@ -470,8 +470,8 @@ def fft_line(x, w, out, workers, tile):
     workers : int
     tile : int
         One of `FFT_TILES`; w fits in half of it times all of it.
-
-    Outputs that are not finite are computed again as by `correlate`.
+    mend : bool
+        Whether outputs that are not finite are computed again as by `correlate`.
     """
     step, m, nbatch = tile // 2, out.shape[-1], x.ndim - 1
     down = -(-w.size // step)
@@ -487,7 +487,7 @@ def fft_line(x, w, out, workers, tile):
         tiles = _kernels[w.dtype].fft(matrix(x, rows + down - 1, 2 * step - 1), taps, fft_weights(taps, tile, workers),
                                       None, matrix(out, rows, step), nbatch, 1, (0, 0), (CONSTANT,) * 2, 0.0, workers,
                                       tile)
-        for n, _, y0, y1, _, _ in tiles:
+        for n, _, y0, y1, _, _ in tiles if mend else ():
             signal = np.unravel_index(n, x.shape[:-1]) if nbatch else ()
             block = out[(*signal, slice(y0 * step, y1 * step))]
             wrong = ~np.isfinite(block)
