@@ -1249,7 +1249,7 @@ def signal_fillvalue(fillvalue, dtype):
     """What stands beyond the borders, as a Python number that `dtype` can hold."""
     if type(fillvalue) is int and fillvalue == 0:
         return 0
-    value = np.asarray(fillvalue)
+    value = np.asarray(fillvalue if type(fillvalue) is not int or dtype.kind in "iu" else float(fillvalue))
     if value.size != 1 or value.dtype.kind not in "biufc":
         if fillvalue is None and dtype.kind in "fc":
             return math.nan

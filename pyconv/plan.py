@@ -151,7 +151,6 @@ class SignalChoice(NamedTuple):
     method: str                      # "direct", "transformed" (two axes), "line" (one axis), "flat" (all axes as one),
                                      # "spectra" (of everything)
     variant: tuple | None            # of "transformed", as in `Choice`; of "line", (tile,); of "flat", (tile, pieces)
-    by_numpy: bool                   # whether whole spectra would be faster than direct sums
 
 
 @functools.lru_cache(maxsize=1024)
@@ -176,7 +175,7 @@ def choose_signal(n, k, size, sides, dtype, groups=1, zeros=True, loose=False):
     terms = math.prod(k)
     products = groups * math.prod(size) * terms
     if products < engine.SERIAL_BELOW or dtype.char not in "fd":
-        return SignalChoice("direct", None, False)
+        return SignalChoice("direct", None)
     one = (1,) * len(k)
     sample, weight = (groups, *n), (groups, 1, *k)
     if sum(t > 1 for t in k) <= 1:
@@ -192,14 +191,11 @@ def choose_signal(n, k, size, sides, dtype, groups=1, zeros=True, loose=False):
     if zeros and accurate and sum(t > 1 for t in k) == 1:
         tile, cost = line_tile(max(k), size[k.index(max(k))], dtype)
         costs["line", (tile,)] = cost * (products // (max(k) * size[k.index(max(k))]))
-    spectra = math.inf
     if zeros and accurate:
         costs.update(_flat_costs(n, k, size, dtype, groups))
         full = math.prod(a + b for a, b in zip(n, k, strict=True))
-        spectra = groups * (_SPECTRA_CALL_NS + full * math.log2(full) * _SPECTRA_NS)
-        costs["spectra", None] = spectra
-    method, variant = min(costs, key=costs.get)
-    return SignalChoice(method, variant, spectra < direct)
+        costs["spectra", None] = groups * (_SPECTRA_CALL_NS + full * math.log2(full) * _SPECTRA_NS)
+    return SignalChoice(*min(costs, key=costs.get))
 
 
 def _flat_costs(n, k, size, dtype, groups):

@@ -506,7 +506,7 @@ def _two_axes(in1, in2, mode, boundary, fillvalue, workers, *, convolution):
     boundary = _check.signal_boundary(boundary)
     _check.no_booleans(x, w, name)
     dtype = np.result_type(x, w)
-    fill = _check.signal_fillvalue(fillvalue, dtype)
+    fill = _check.signal_fillvalue(fillvalue, dtype) if boundary == "constant" else 0
     # SciPy turns a swapped correlation round, but does not conjugate it.
     swapped = mode == "valid" and _check.one_contains_the_other(x.shape, w.shape)
     if swapped:
@@ -524,7 +524,8 @@ def _two_axes(in1, in2, mode, boundary, fillvalue, workers, *, convolution):
         w = w[::-1, ::-1]
     elif w.dtype.kind == "c":
         w = w.conj()
-    out = _run(x[None], w[None, None], size, before, dtype, workers, boundary=boundary, fill=fill)
+    ways = _Ways(padded=True)
+    out = _run(x[None], w[None, None], size, before, dtype, workers, ways, boundary=boundary, fill=fill)
     return out[::-1, ::-1] if swapped and not convolution else out
 
 
@@ -532,7 +533,10 @@ def _any_axes(name, in1, in2, mode, method, workers, *, convolution):
     if type(in1) is type(in2) is np.ndarray and workers is None and type(mode) is str and method in _METHODS:
         brief = _settle_brief(in1.shape, in2.shape, in1.dtype, in2.dtype, mode, "fill", False, convolution)
         if brief is not None:
-            return _run_brief(in1, in2, brief)
+            y = _run_brief(in1, in2, brief)
+            # If a tap is not finite, no sum is, beyond the borders too: that is not so brief.
+            if brief.result.kind not in "fc" or (first := y.item(0)) - first == 0:
+                return y
     names = ("volume", "kernel") if convolution else ("in1", "in2")
     a, b, wide = _check.signals(in1, in2)
     if wide:
@@ -540,19 +544,21 @@ def _any_axes(name, in1, in2, mode, method, workers, *, convolution):
     if a.ndim == b.ndim == 0:
         return a * (b if convolution else b.conj())
     _check.same_axes(a, b, *names)
-    _check.signal_mode(mode)
+    empty = a.size == 0 or b.size == 0
+    if not (empty and method == "fft"):
+        _check.signal_mode(mode)
     _check.signal_method(method)
     if workers is not None:
         resolve_workers(workers)
     dtype = np.result_type(a, b)
     if dtype.kind == "b" and method != "fft" and a.ndim > 1:
         _check.no_booleans(a, b, name)
-    if a.size == 0 or b.size == 0:
+    if empty:
         return np.zeros(_check.not_empty(a, b, mode, method, *names), dtype)
     if mode == "valid":
         _check.one_contains_the_other(a.shape, b.shape)
     placed = _place(a.shape, b.shape, mode)
-    return _swap_and_run(a, b, placed, dtype, dtype, workers, convolution, transforms=method != "direct")
+    return _swap_and_run(a, b, placed, dtype, dtype, workers, convolution, _Ways(transforms=method != "direct"))
 
 
 def _some_axes(name, in1, in2, mode, axes, workers):
@@ -581,7 +587,7 @@ def _some_axes(name, in1, in2, mode, axes, workers):
         result = dtype
     own = [axis for axis in range(a.ndim) if axis not in axes and n[axis] == k[axis] != 1]
     if not own:
-        return _swap_and_run(a, b, _place(n, k, mode), dtype, result, workers, True, True, loose=True)
+        return _swap_and_run(a, b, _place(n, k, mode), dtype, result, workers, True, _Ways(loose=True))
     # Slices of both that belong together come first, and are channels with taps of their own.
     others = [axis for axis in range(a.ndim) if axis not in own]
     order = own + others
@@ -590,7 +596,7 @@ def _some_axes(name, in1, in2, mode, axes, workers):
     if not others:
         return (a * b).astype(result, copy=False).reshape(lengths)
     placed = _place(a.shape[1:], b.shape[1:], mode)
-    y = _swap_and_run(a, b, placed, dtype, result, workers, True, True, loose=True, groups=len(a))
+    y = _swap_and_run(a, b, placed, dtype, result, workers, True, _Ways(loose=True), channels=True)
     return np.ascontiguousarray(y.reshape(*lengths, *y.shape[1:]).transpose(np.argsort(order)))
 
 
@@ -614,10 +620,10 @@ def _place(n, k, mode):
     return n, k, size, tuple(b - 1 - s for b, s in zip(k, start, strict=True)), swapped
 
 
-def _swap_and_run(a, b, placed, dtype, result, workers, convolution, transforms, loose=False, groups=None):
-    """The convolution or correlation of a and b, placed by `_place`, either with a first axis of `groups` channels."""
+def _swap_and_run(a, b, placed, dtype, result, workers, convolution, ways, channels=False):
+    """The convolution or correlation of a and b, placed by `_place`; with `channels`, their first axis is left out."""
     _, _, size, before, swapped = placed
-    lead = 0 if groups is None else 1
+    lead = 1 if channels else 0
     turn = (slice(None),) * lead + (slice(None, None, -1),) * len(size)
     conjugated = False
     if convolution:
@@ -630,7 +636,7 @@ def _swap_and_run(a, b, placed, dtype, result, workers, convolution, transforms,
         x, w = a, b.conj() if b.dtype.kind == "c" else b
     if not lead:
         x, w = x[None], w[None]
-    y = _run(x, w[:, None], size, before, result, workers, transforms=transforms, loose=loose, channels=bool(lead))
+    y = _run(x, w[:, None], size, before, result, workers, ways, channels=channels)
     return np.conjugate(y, out=y) if conjugated else y
 
 
@@ -646,9 +652,15 @@ def _real(dtype):
 # ---- from samples, taps and padding to the engine ----
 
 
-def _run(
-    x, w, size, before, result, workers, boundary="constant", fill=0, transforms=True, loose=False, channels=False
-):
+class _Ways(NamedTuple):
+    """In which ways a correlation may be computed."""
+
+    transforms: bool = True
+    loose: bool = False  # Fourier transforms are accurate enough for any number of taps
+    padded: bool = False  # what stands beyond the borders counts: zero times NaN is NaN
+
+
+def _run(x, w, size, before, result, workers, ways, boundary="constant", fill=0, channels=False):
     """The correlation of samples x, (G, ...), with taps w, (G, 1, ...), as an array of dtype `result`."""
     groups, k = x.shape[0], w.shape[2:]
     shape = (groups, *size) if channels else size
@@ -661,9 +673,9 @@ def _run(
     codes = (engine.BOUNDARIES[boundary],) * len(size)
     if result.kind == "b":
         w = w.astype(np.int64)
-        return _run(x.view(np.uint8), w, size, before, w.dtype, workers, channels=channels) != 0
+        return _run(x.view(np.uint8), w, size, before, w.dtype, workers, ways, channels=channels) != 0
     if x.dtype.kind in "biu" and w.dtype.kind in "biu":
-        return _integers(x, w, shape, before, result, workers, codes, fill, transforms, loose)
+        return _integers(x, w, shape, before, result, workers, codes, fill, ways)
     dtype = _real(result)
     out = np.empty(shape, result)
     target = out if channels else out[None]
@@ -672,11 +684,11 @@ def _run(
     else:
         dtype_w = dtype
     w = np.ascontiguousarray(w, dtype_w)
-    _floats(x, w, target, before, codes, fill, workers, dtype, transforms, loose)
+    _floats(x, w, target, before, codes, fill, workers, dtype, ways)
     return out
 
 
-def _integers(x, w, shape, before, result, workers, codes, fill, transforms, loose):
+def _integers(x, w, shape, before, result, workers, codes, fill, ways):
     """Integers with integers, exactly: in the narrowest dtype in which every sum is exact."""
     info = np.iinfo(x.dtype) if x.dtype.kind in "iu" else np.iinfo(np.uint8)
     limit = max(-int(info.min), int(info.max), abs(fill))
@@ -689,16 +701,16 @@ def _integers(x, w, shape, before, result, workers, codes, fill, transforms, loo
     target = out if len(shape) == x.ndim else out[None]
     if result.kind in "fc" and largest > 2.0**53:
         _floats(x, np.ascontiguousarray(w, np.float64), target, before, codes, fill, workers, np.dtype(np.float64),
-                transforms, loose)
+                ways)
         return out
-    if transforms and largest <= _ROUNDED_BELOW:
+    if ways.transforms and largest <= _ROUNDED_BELOW:
         dtype = np.dtype(np.float64)
-        choice = _choice(x, w, target, before, codes, fill, dtype, loose)
+        choice = _choice(x, w, target, before, codes, fill, dtype, ways.loose)
         exact = _direct_dtype(largest)
         # Direct sums of narrow integers are twice as fast as those that the choice was made by.
         if choice.method != "direct" and not (exact.itemsize == 4 and choice.method == "transformed"):
             sums = np.empty(target.shape, dtype)
-            _floats(x, np.ascontiguousarray(w, dtype), sums, before, codes, fill, workers, dtype, True, loose)
+            _floats(x, np.ascontiguousarray(w, dtype), sums, before, codes, fill, workers, dtype, ways)
             np.rint(sums, out=sums)
             target[...] = sums if result.kind in "fc" else sums.astype(np.int64)
             return out
@@ -724,39 +736,43 @@ def _choice(x, w, out, before, codes, fill, dtype, loose):
     return plan.choose_signal(n, k, size, _sides(n, k, size, before), dtype, x.shape[0], zeros, loose)
 
 
-def _floats(x, w, out, before, codes, fill, workers, dtype, transforms, loose):
+def _floats(x, w, out, before, codes, fill, workers, dtype, ways):
     """Correlate by the fastest way that is accurate enough, in `dtype` or its complex counterpart; w is of that."""
-    if not transforms or w.size == 1:
-        _direct(x, w, out, before, codes, fill, workers)
+    finite = bool(np.isfinite(w).all())
+    if not finite and not ways.padded:
+        method = "spectra"  # which tell the windows that reach beyond the borders
+    elif not ways.transforms or not finite or w.size == 1:
+        method = "direct"
+    else:
+        choice = _choice(x, w, out, before, codes, fill, dtype, ways.loose)
+        method = choice.method
+    if method != "direct" and "c" in x.dtype.kind + w.dtype.kind:
+        _by_parts(x, w, out, before, codes, fill, workers, dtype, ways)
         return
-    choice = _choice(x, w, out, before, codes, fill, dtype, loose)
-    if choice.method != "direct" and (x.dtype.kind == "c" or w.dtype.kind == "c"):
-        _by_parts(x, w, out, before, codes, fill, workers, dtype, loose)
+    if ways.transforms and finite and _apart(x, w, out, before, codes, fill, workers, dtype):
         return
-    if _apart(x, w, out, before, codes, fill, workers, dtype):
-        return
-    if choice.method not in ("direct", "flat", "spectra") and not np.isfinite(w).all():
-        choice = choice._replace(method="spectra" if choice.by_numpy else "direct")
-    if choice.method == "transformed":
+    if method == "transformed":
         engine.correlate_transformed(x, w, None, None, out, 0, x.shape[0], before, codes, fill, workers, choice.variant)
-    elif choice.method == "line":
+    elif method == "line":
         for samples, taps, sums in zip(x, w[:, 0], out, strict=True):
             axis = int(np.argmax(taps.shape))
             samples, sums = np.moveaxis(samples, axis, -1), np.moveaxis(sums, axis, -1)
-            _line(samples, taps.ravel(), sums, before[axis], workers, dtype, loose)
-    elif choice.method == "flat":
+            _line(samples, taps.ravel(), sums, before[axis], workers, dtype, ways.loose)
+    elif method == "flat":
         for samples, taps, sums in zip(x, w[:, 0], out, strict=True):
             if not _flat(samples, taps, sums, before, workers, dtype, *choice.variant):
                 _spectra(samples, taps, sums, before)
-    elif choice.method == "spectra":
+    elif method == "spectra":
         for samples, taps, sums in zip(x, w[:, 0], out, strict=True):
             _spectra(samples, taps, sums, before)
     else:
         _direct(x, w, out, before, codes, fill, workers)
 
 
-def _by_parts(x, w, out, before, codes, fill, workers, dtype, loose):
+def _by_parts(x, w, out, before, codes, fill, workers, dtype, ways):
     """A complex correlation as one of each real part with each."""
+    if complex(fill).imag:
+        x = x.astype(np.result_type(x, np.complex64), copy=False)
     x_parts = (x.real, x.imag) if x.dtype.kind == "c" else (x,)
     w_parts = (w.real, w.imag) if w.dtype.kind == "c" else (w,)
     fills = (complex(fill).real, complex(fill).imag)
@@ -764,7 +780,7 @@ def _by_parts(x, w, out, before, codes, fill, workers, dtype, loose):
     for i, x_part in enumerate(x_parts):
         for j, w_part in enumerate(w_parts):
             sums = out.real if i == j else out.imag
-            settings = before, codes, fills[i], workers, dtype, True, loose
+            settings = before, codes, fills[i], workers, dtype, ways
             taps = np.ascontiguousarray(w_part, dtype)
             if (i == j) not in filled:
                 _floats(x_part, taps, sums, *settings)
@@ -773,7 +789,7 @@ def _by_parts(x, w, out, before, codes, fill, workers, dtype, loose):
             part = np.empty(out.shape, dtype) if part is None else part
             _floats(x_part, taps, part, *settings)
             with np.errstate(invalid="ignore", over="ignore"):
-                (np.subtract if i == j else np.add)(sums, part, out=sums, casting="same_kind")
+                (np.subtract if i == j else np.add)(sums, part, out=sums)
 
 
 def _apart(x, w, out, before, codes, fill, workers, dtype):
