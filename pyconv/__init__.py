@@ -1,5 +1,5 @@
 """Fast convolution on the CPU from NumPy, with exact hand-written gradients and no framework."""
-from pyconv import grad, kernels, ndimage
+from pyconv import grad, kernels, ndimage, signal
 from pyconv._config import show_config
 from pyconv._workers import get_workers, set_workers
 from pyconv.conv import (
@@ -48,6 +48,7 @@ __all__ = [
     "receptive_field",
     "set_workers",
     "show_config",
+    "signal",
     "subpixel_conv2d",
     "unfold",
 ]

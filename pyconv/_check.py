@@ -1154,3 +1154,171 @@ def initial_kernel(init, rng, shape):
 def callback_function(callback):
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be a function of (step, loss, kernel), got {type(callback).__name__}")
+
+
+# ---- signals ----
+
+
+class SignalArgumentError(ValueError, TypeError):
+    """What SciPy reports as the one or the other, depending on the way a call takes: code for either catches it."""
+
+
+class EmptySignalError(ValueError, IndexError):
+    """SciPy raises an IndexError where its Fourier transforms find nothing to transform, else a ValueError."""
+
+
+# Of these SciPy takes care, where it is installed: long doubles and Python's objects.
+_WIDE_DTYPES = "gGO"
+
+SIGNAL_MODES = ("full", "valid", "same")
+
+# Every name that boundary= knows, and the boundary it means.
+SIGNAL_BOUNDARIES = {
+    "fill": "constant",
+    "pad": "constant",
+    "wrap": "wrap",
+    "circular": "wrap",
+    "symm": "symmetric",
+    "symmetric": "symmetric",
+}
+
+
+PLAIN_DTYPES = frozenset(_IMAGE_DTYPES)
+
+
+def largest_magnitude(dtype):
+    """Of the integers of a dtype, booleans among them."""
+    return 1 if dtype.kind == "b" else max(-int(np.iinfo(dtype).min), int(np.iinfo(dtype).max))
+
+
+def signals(in1, in2, name1="in1", name2="in2"):
+    """Both as arrays; True where only SciPy knows their dtype."""
+    in1, in2 = _array(in1, name1), _array(in2, name2)
+    if in1.dtype.char in _WIDE_DTYPES or in2.dtype.char in _WIDE_DTYPES:
+        return in1, in2, True
+    for value, name in ((in1, name1), (in2, name2)):
+        if value.dtype.char not in _IMAGE_DTYPES:
+            raise SignalArgumentError(f"{name} must be an array of numbers, got dtype {value.dtype}")
+    return in1, in2, False
+
+
+def no_scipy_for(function, in1, in2):
+    return SignalArgumentError(
+        f"{function} takes numbers of up to 64 bits a component, got dtypes {in1.dtype} and {in2.dtype}; SciPy, which "
+        "would take these, is not installed"
+    )
+
+
+def same_axes(in1, in2, name1="in1", name2="in2"):
+    if in1.ndim != in2.ndim:
+        raise ValueError(
+            f"{name1} and {name2} must have the same number of axes, got shapes {in1.shape} and {in2.shape}; insert "
+            "axes of length 1 with None"
+        )
+
+
+def two_axes(in1, in2):
+    if not in1.ndim == in2.ndim == 2:
+        raise ValueError(f"in1 and in2 must be 2-D, got shapes {in1.shape} and {in2.shape}")
+
+
+def signal_mode(mode):
+    if not isinstance(mode, str) or mode not in SIGNAL_MODES:
+        error = ValueError if isinstance(mode, str) else SignalArgumentError
+        raise error(f"mode must be 'full', 'valid' or 'same', got {mode!r}")
+
+
+def signal_method(method):
+    if not isinstance(method, str) or method not in ("auto", "direct", "fft"):
+        raise ValueError(f"method must be 'auto', 'direct' or 'fft', got {method!r}")
+
+
+def one_contains_the_other(n, k):
+    """In mode "valid": whether the second is the larger one."""
+    if all(a >= b for a, b in zip(n, k, strict=True)):
+        return False
+    if all(a <= b for a, b in zip(n, k, strict=True)):
+        return True
+    raise ValueError(f"in mode 'valid' one array must be at least as large as the other along every axis, got shapes "
+                     f"{n} and {k}")
+
+
+def signal_boundary(boundary):
+    if isinstance(boundary, str) and boundary in SIGNAL_BOUNDARIES:
+        return SIGNAL_BOUNDARIES[boundary]
+    error = ValueError if isinstance(boundary, str) else SignalArgumentError
+    raise error(f"boundary must be one of {', '.join(SIGNAL_BOUNDARIES)}; got {boundary!r}")
+
+
+def signal_fillvalue(fillvalue, dtype):
+    """What stands beyond the borders, as a Python number that `dtype` can hold."""
+    if type(fillvalue) is int and fillvalue == 0:
+        return 0
+    value = np.asarray(fillvalue if type(fillvalue) is not int or dtype.kind in "iu" else float(fillvalue))
+    if value.size != 1 or value.dtype.kind not in "biufc":
+        if fillvalue is None and dtype.kind in "fc":
+            return math.nan
+        raise SignalArgumentError(f"fillvalue must be a number, got {fillvalue!r}")
+    number = value.reshape(()).item() if value.dtype.char not in "gG" else complex(value.reshape(()))
+    if isinstance(number, complex) and dtype.kind != "c":
+        if number.imag:
+            raise ValueError(f"fillvalue must be real, since the arrays are ({dtype}), got {fillvalue!r}")
+        number = number.real
+    if dtype.kind in "iu":
+        if not math.isfinite(number) or not np.iinfo(dtype).min <= int(number) <= np.iinfo(dtype).max:
+            raise ValueError(f"fillvalue must fit {dtype}, the dtype of the result, got {fillvalue!r}")
+        return int(number)
+    return complex(number) if dtype.kind == "c" else float(number)
+
+
+def boundary_needs_samples(n, k, boundary):
+    if boundary != "constant":
+        raise ValueError(f"in1 must not be empty under boundary {boundary!r}, got shapes {n} and {k}")
+
+
+def full_size(n, k):
+    """The shape of the full convolution of two arrays, either of which may be empty."""
+    size = tuple(a + b - 1 for a, b in zip(n, k, strict=True))
+    if min(size, default=0) < 0:
+        raise ValueError(f"in1 and in2 must not both be empty along an axis, got shapes {n} and {k}")
+    return size
+
+
+def not_empty(in1, in2, mode, method, name1="in1", name2="in2"):
+    """The shape of the zeros that SciPy makes of empty arrays; most it refuses."""
+    n, k = in1.shape, in2.shape
+    if method != "fft" and in1.ndim > 1 or mode == "same" and method == "auto":
+        if mode == "same" and in2.size and all(k):
+            return n
+        if mode == "valid":
+            one_contains_the_other(n, k)
+            return tuple(abs(a - b) + 1 for a, b in zip(n, k, strict=True))
+    raise EmptySignalError(f"{name1} and {name2} must not be empty, got shapes {n} and {k}")
+
+
+def no_booleans(in1, in2, function):
+    if in1.dtype.kind == in2.dtype.kind == "b":
+        raise ValueError(f"{function} of two arrays of booleans is not defined; convert one of them with astype(int)")
+
+
+def signal_axes(axes, n, k):
+    """The axes to convolve along, counted from the front, whether they are named or not; others must agree."""
+    ndim = len(n)
+    if axes is None:
+        return tuple(range(ndim))
+    given = axes
+    try:
+        axes = tuple(operator.index(axis) for axis in (axes if np.iterable(axes) else (axes,)))
+    except TypeError:
+        raise SignalArgumentError(f"axes must be an integer or a sequence of integers, got {given!r}") from None
+    if not axes:
+        raise ValueError("axes must name at least one axis, got none; None names all")
+    if any(not -ndim <= axis < ndim for axis in axes):
+        raise ValueError(f"axes must be from {-ndim} to {ndim - 1} for arrays of {ndim} axes, got {given!r}")
+    axes = tuple(axis % ndim for axis in axes)
+    if len(set(axes)) < len(axes):
+        raise ValueError(f"axes must be unique, got {given!r}")
+    if any(axis not in axes and n[axis] != k[axis] and 1 not in (n[axis], k[axis]) for axis in range(ndim)):
+        raise ValueError(f"in1 and in2 must have the same length, or length 1, along axes that are not convolved, got "
+                         f"shapes {n} and {k} and axes={given!r}")
+    return axes

@@ -39,6 +39,13 @@ _CYCLES_A_MAPPED_BYTE = 1
 _ERROR = {(2, 3): 9, (4, 3): 40, (3, 3): 26, (4, 4): 180, (4, 5): 180}
 _FFT_ERROR = 40                      # the same of Fourier transforms (tests/test_fft.py)
 _CYCLES_A_NANOSECOND = 5.4           # of engine.fft_cost: with memory as busy as in whole calls
+# Signals, in ns on the same machine: a product of direct sums along one axis, and an element of whole spectra by NumPy,
+# for each doubling of their number.
+_LINE_NS = {np.dtype(np.float32): 0.02, np.dtype(np.float64): 0.039}
+_SPECTRA_NS = 1.3
+_SPECTRA_CALL_NS = 30000
+_LINE_TILE = {64: 0.7, 128: 0.7, 256: 0.75, 512: 0.9, 1024: 1.7}    # of what `engine.fft_cost` says, for its few tiles
+_FLAT_COPY_NS = 0.3
 
 
 class Candidate(NamedTuple):
@@ -136,6 +143,106 @@ def choose(sample, weight, dtype, stride, sides, dilation, groups, prepared=Fals
         return Choice(best.method, best.variant, f"{_name(*best[:2])} is {by_much} faster than direct", candidates)
     name = "Winograd" if best.method == "winograd" else "FFT"
     return Choice("direct", None, f"{name} would be {by_much} slower here", candidates)
+
+
+class SignalChoice(NamedTuple):
+    """How a convolution of signals is computed."""
+
+    method: str                      # "direct", "transformed" (two axes), "line" (one axis), "flat" (all axes as one),
+                                     # "spectra" (of everything)
+    variant: tuple | None            # of "transformed", as in `Choice`; of "line", (tile,); of "flat", (tile, pieces)
+
+
+@functools.lru_cache(maxsize=1024)
+def choose_signal(n, k, size, sides, dtype, groups=1, zeros=True, loose=False):
+    """The `SignalChoice` for a correlation at stride 1 of samples n with taps k, shapes over all axes.
+
+    Parameters
+    ----------
+    n, k, size : tuple of int
+        Of the samples, the taps and the output.
+    sides : tuple of (before, after)
+        Padding; negative where samples are left out.
+    dtype : numpy.dtype
+        Computed in, real.
+    groups : int
+        Channels, each of which has taps of its own.
+    zeros : bool
+        Whether zeros stand beyond the borders. Only then whole spectra are a choice.
+    loose : bool
+        Whether Fourier transforms are accurate enough whatever the number of taps.
+    """
+    terms = math.prod(k)
+    products = groups * math.prod(size) * terms
+    if products < engine.SERIAL_BELOW or dtype.char not in "fd":
+        return SignalChoice("direct", None)
+    one = (1,) * len(k)
+    sample, weight = (groups, *n), (groups, 1, *k)
+    if sum(t > 1 for t in k) <= 1:
+        direct = products * _LINE_NS[dtype]
+    else:
+        direct = _direct_cycles(sample, weight, dtype, size, groups) / _CYCLES_A_NANOSECOND
+    costs = {("direct", None): direct}
+    accurate = loose or _FFT_ERROR <= (terms + 2) / 2
+    if len(k) == 2:
+        for candidate in choose(sample, weight, dtype, one, sides, one, groups).candidates:
+            if candidate.variant is not None and (candidate.accurate or loose and candidate.method == "fft"):
+                costs["transformed", candidate.variant] = candidate.cycles / _CYCLES_A_NANOSECOND
+    if zeros and accurate and sum(t > 1 for t in k) == 1:
+        tile, cost = line_tile(max(k), size[k.index(max(k))], dtype)
+        costs["line", (tile,)] = cost * (products // (max(k) * size[k.index(max(k))]))
+    if zeros and accurate:
+        costs.update(_flat_costs(n, k, size, dtype, groups))
+        full = math.prod(a + b for a, b in zip(n, k, strict=True))
+        costs["spectra", None] = groups * (_SPECTRA_CALL_NS + full * math.log2(full) * _SPECTRA_NS)
+    return SignalChoice(*min(costs, key=costs.get))
+
+
+def _flat_costs(n, k, size, dtype, groups):
+    """Of laying samples, with zeros between the rows, out as one line, and taps as well, in some equal pieces."""
+    rows = math.prod(a + b - 1 for a, b in zip(n[1:], k[1:], strict=True))
+    outputs = size[0] * rows
+    taps = (k[0] - 1) * rows + math.prod(k[1:])
+    costs = {}
+    for pieces in (1, 2, 4, 8, 16):
+        tile, cost = line_tile(-(-taps // pieces), outputs, dtype)
+        costs["flat", (tile, pieces)] = groups * (
+            pieces * cost + _SPECTRA_CALL_NS + (outputs * (1 + pieces) + taps) * _FLAT_COPY_NS * dtype.itemsize / 4)
+    return costs
+
+
+@functools.lru_cache(maxsize=1024)
+def line_tile(k, size, dtype):
+    """(the best tile for `engine.fft_line` of k taps, the ns that it takes)"""
+    def cost(tile):
+        step = tile // 2
+        kernel, matrix = (-(-k // step), step), (-(-size // step), step)
+        return _LINE_TILE[tile] * engine.fft_cost(kernel, matrix, dtype, tile, prepared=False)
+
+    tile = min(engine.FFT_TILES, key=cost)
+    return tile, cost(tile)
+
+
+@functools.lru_cache(maxsize=1024)
+def line_parts(n, k, size, before, dtype, loose):
+    """The parts of a line that are computed each on its own: (first output, last one + 1, tile, or 0 for direct sums).
+
+    Windows that lie within the n samples read them where they are; others, fewer, a copy with zeros. Where these are
+    not much fewer, all windows read one copy.
+    """
+    def ways(size):
+        tile, cost = line_tile(k, size, dtype)
+        direct = k * size * _LINE_NS[dtype]
+        return (cost, tile) if accurate and cost < direct else (direct, 0)
+
+    accurate = loose or _FFT_ERROR <= (k + 2) / 2
+    inside = min(max(before, 0), size)
+    beyond = max(inside, min(size, n - k + 1 + before))
+    parts = [(start, stop) for start, stop in ((0, inside), (inside, beyond), (beyond, size)) if start < stop]
+    apart = sum(ways(stop - start)[0] for start, stop in parts)
+    if ways(size)[0] + _FLAT_COPY_NS * dtype.itemsize / 4 * n < apart:
+        parts = [(0, size)]
+    return tuple((start, stop, ways(stop - start)[1]) for start, stop in parts)
 
 
 def choose_gradient(sample, weight, dtype, stride, sides, dilation, groups):

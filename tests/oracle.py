@@ -162,6 +162,20 @@ def correlate(x, w, bias=None, *, stride=1, padding=0, dilation=1, groups=1, bou
     return y
 
 
+def convolve_full(a, b, mode="full"):
+    """Convolution of two arrays in their own dtype, as long as both together, or the part that a signal's `mode` is."""
+    full = np.zeros([n + k - 1 for n, k in zip(a.shape, b.shape, strict=True)], np.result_type(a, b))
+    for tap in np.ndindex(b.shape):
+        full[tuple(slice(t, t + n) for t, n in zip(tap, a.shape, strict=True))] += a * b[tap]
+    if mode == "same":
+        kept = [slice((k - 1) // 2, (k - 1) // 2 + n) for n, k in zip(a.shape, b.shape, strict=True)]
+    elif mode == "valid":
+        kept = [slice(min(n, k) - 1, max(n, k)) for n, k in zip(a.shape, b.shape, strict=True)]
+    else:
+        kept = [slice(None)] * a.ndim
+    return full[tuple(kept)]
+
+
 def unfold(x, kernel, *, stride=1, padding=0, dilation=1, boundary="constant", cval=0):
     """im2col of x (N, C, *spatial): (N, C * prod(kernel), L), patches in row order of their positions."""
     size = x.shape[2:]

@@ -15,7 +15,7 @@ FUNCTIONS = [
     *("corr2d", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"),
     *("deform_conv2d", "plan_conv2d", "Plan", "unfold", "fold", "output_size"),
     *("pixel_shuffle", "pixel_unshuffle", "subpixel_conv2d", "Conv2d", "ReLU", "Sequential", "receptive_field"),
-    *("set_workers", "get_workers", "show_config", "grad", "ndimage", "kernels"),
+    *("set_workers", "get_workers", "show_config", "grad", "ndimage", "signal", "kernels"),
     *("KernelFit", "fit_kernel", "learn_kernel"),
 ]
 

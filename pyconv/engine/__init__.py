@@ -458,6 +458,61 @@ def fft(x, w, u, bias, out, nbatch, groups, before, boundary, constant, workers,
               skip_zeros)
 
 
+def fft_line(x, w, out, workers, tile, mend=True):
+    """Cross-correlate x with w along the last axis, without padding, by Fourier transforms of tiles of a matrix.
+
+    Row r of that matrix is x from sample r * step on, 2 * step - 1 samples where they lie: rows overlap, and no copy is
+    made. Its correlation with w, `step` taps a row, has the outputs in rows of `step`. Half a tile is a step, so that
+    tiles are as wide as the matrix ::
+
+        out[r * step + c]  =  sum over j, i of  x[(r + j) * step + c + i] * w[j * step + i]
+
+    Parameters
+    ----------
+    x : ndarray, batch + (n,)
+        Any numeric dtype, strides, alignment and byte order.
+    w : ndarray, (k,)
+        Contiguous, finite, float32 or float64: its dtype is the one computed in.
+    out : ndarray, batch + (m,)
+        m <= n - k + 1; any numeric dtype and strides, aligned and in native byte order.
+    workers : int
+    tile : int
+        One of `FFT_TILES`; w fits in half of it times all of it.
+    mend : bool
+        Whether outputs that are not finite are computed again as by `correlate`.
+    """
+    step, m, nbatch = tile // 2, out.shape[-1], x.ndim - 1
+    down = -(-w.size // step)
+    rows = max(0, min(m // step, (x.shape[-1] - 2 * step + 1) // step + 2 - down))
+    if rows and out.size:
+        taps = np.zeros((1, 1, down, step), w.dtype)
+        taps.reshape(-1)[:w.size] = w
+
+        def matrix(a, height, width):
+            return np.lib.stride_tricks.as_strided(a, (*a.shape[:-1], 1, height, width),
+                                                   (*a.strides[:-1], 0, step * a.strides[-1], a.strides[-1]))
+
+        tiles = _kernels[w.dtype].fft(matrix(x, rows + down - 1, 2 * step - 1), taps, fft_weights(taps, tile, workers),
+                                      None, matrix(out, rows, step), nbatch, 1, (0, 0), (CONSTANT,) * 2, 0.0, workers,
+                                      tile)
+        for n, _, y0, y1, _, _ in tiles if mend else ():
+            signal = np.unravel_index(n, x.shape[:-1]) if nbatch else ()
+            block = out[(*signal, slice(y0 * step, y1 * step))]
+            wrong = ~np.isfinite(block)
+            if wrong.any():
+                direct = np.empty(block.shape, block.dtype)
+                correlate_line(x[(*signal, slice(y0 * step, None))], w, direct, workers)
+                np.copyto(block, direct, where=wrong)
+    if rows * step < m:
+        correlate_line(x[..., rows * step:], w, out[..., rows * step:], workers)
+
+
+def correlate_line(x, w, out, workers):
+    """`fft_line` without transforms."""
+    correlate(x[..., None, :], w[None, None], None, out[..., None, :], x.ndim - 1, 1, (1,), (1,), (0,), (CONSTANT,),
+              0.0, workers)
+
+
 def source_index(positions, n, boundary):
     """The samples of an axis of length n that stand at `positions`, under a boundary other than CONSTANT."""
     if boundary == EDGE:
