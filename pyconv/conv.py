@@ -127,7 +127,7 @@ def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, 
         Filled and returned. It may overlap the input, which is then copied first.
     method : {"auto", "direct", "im2col", "winograd", "fft"}
         ``direct`` sums as the notes say. ``im2col`` writes the patch matrix (`unfold`) and multiplies; the same bits,
-        for more memory. ``winograd`` (two spatial axes, stride and dilation 1, kernels from 3 x 3, float32 and float64)
+        for more memory. ``winograd`` (two spatial axes, stride 1, kernels from 3 x 3, float32 and float64)
         needs fewer multiplications [1]_, with an error that is bounded by the largest sum only; `plan_conv2d` shows it.
         ``fft`` (the same, with one input and one output channel a group) takes Fourier transforms of tiles, for large
         kernels.
@@ -457,7 +457,7 @@ def _convolve(ndim, input, weight, bias, stride, padding, dilation, groups, padd
             out[...] = flat.reshape(shape)
         elif choice.variant is not None and (method != "auto" or np.isfinite(weights).all()):
             engine.correlate_transformed(x, weights, None, biases, out, nbatch, groups, before, boundary, value,
-                                         workers, choice.variant)
+                                         workers, choice.variant, dilation=dilation)
         else:
             engine.correlate(x, weights, biases, out, nbatch, groups, stride, dilation, before, boundary, value,
                              workers, upscale=upscale)
@@ -616,7 +616,7 @@ def _correlation(x, w, shape, layer, out, method, workers):
             out[...] = 0
         elif out.size and variant is not None and np.isfinite(weights).all():
             engine.correlate_transformed(x, weights, None, None, out, layer.nbatch, layer.groups, layer.before,
-                                         layer.boundary, 0.0, workers, variant)
+                                         layer.boundary, 0.0, workers, variant, dilation=layer.dilation)
         elif out.size:
             engine.correlate(x, weights, None, out, layer.nbatch, layer.groups, layer.stride, layer.dilation,
                              layer.before, layer.boundary, 0.0, workers)

@@ -19,11 +19,13 @@ METHODS = ("auto", "direct", "im2col", "winograd", "fft")
 _VECTOR_BYTES = 64
 _VECTORS_A_CYCLE = 2
 _CYCLES_A_CALL = 1500                # Winograd: to set up and to go through its stages
+_LEFT_OUT = 1.35                     # what leaving out padding saves is less: products of the true samples, times this
 _TILES_OVERHEAD = 1.07               # multiply-adds between rows, and what the loops cost
 _ROWS_OVERHEAD = 3                   # direct, one output channel a group: what the loops cost, in kernel columns
 _BYTES_A_CYCLE = 8                   # that reach a core from where images and many weights lie
 _CYCLES_A_COPY = 4                   # a vector into the band
 _CYCLES_A_TRANSFORM = 16             # Winograd: a vector of one plane, of input or output tiles
+_CYCLES_A_RUN = 1.5                  # Winograd, dilated: a run of columns, one of each residue, or a vector of it
 _CYCLES_A_WEIGHT = 12                # Winograd: a vector of one plane, of weights, and where they come in blocks
 _CYCLES_A_BLOCK = 24
 _WRITTEN_BYTES = 2**23               # more of them leave the caches before they are read
@@ -67,10 +69,13 @@ class Choice(NamedTuple):
     candidates: tuple
 
 
-def _winograd_variants(kernel):
-    """The variants (m, r) for a kernel of at least 3 x 3: one block of taps, or several where m is r."""
+def _winograd_variants(kernel, dilation):
+    """The variants (m, r) for a kernel of at least 3 x 3: one block of taps, or several where m is r.
+
+    For 3 x 3, F(3,3) may only serve where dilation leaves three outputs of a residue or so."""
     return tuple((m, r) for m, r in engine.WINOGRAD_VARIANTS
-                 if (m == r and kernel != (3, 3)) or (m != r and r - 2 < max(kernel) <= r))
+                 if (m == r and (kernel != (3, 3) or r == 3 and dilation != (1, 1)))
+                 or (m != r and r - 2 < max(kernel) <= r))
 
 
 def obstacle(method, weight, dtype, stride, dilation, groups):
@@ -79,7 +84,7 @@ def obstacle(method, weight, dtype, stride, dilation, groups):
         return f"it has {len(weight) - 2} spatial axes, not 2"
     if stride != (1, 1):
         return f"its stride is {stride}, not 1"
-    if dilation != (1, 1):
+    if method == "fft" and dilation != (1, 1):
         return f"its dilation is {dilation}, not 1"
     if method == "winograd" and min(weight[2:]) < 3:
         return f"its kernel is {weight[2]} x {weight[3]}, smaller than 3 x 3"
@@ -116,13 +121,15 @@ def choose(sample, weight, dtype, stride, sides, dilation, groups, prepared=Fals
     size = tuple((n + before + after - d * (k - 1) - 1) // s + 1
                  for n, (before, after), k, s, d in zip(sample[1:], sides, kernel, stride, dilation, strict=True))
     terms = weight[1] * math.prod(kernel)
-    direct = Candidate("direct", None, _direct_cycles(sample, weight, dtype, size, groups), terms + 2, True)
+    direct = Candidate("direct", None, _direct_cycles(sample, weight, dtype, size, sides, dilation, groups), terms + 2,
+                       True)
     im2col = direct._replace(method="im2col", cycles=direct.cycles + _im2col_cycles(sample, weight, dtype, size))
     why_not = {other: obstacle(other, weight, dtype, stride, dilation, groups) for other in ("winograd", "fft")}
     others = [] if why_not["winograd"] else [
-        Candidate("winograd", variant, _winograd_cycles(variant, sample, weight, dtype, size, groups, prepared), error,
-                  error <= (terms + 2) / 2)
-        for variant in _winograd_variants(kernel) for error in [winograd_error(variant, weight)]]
+        Candidate("winograd", variant,
+                  _winograd_cycles(variant, sample, weight, dtype, size, dilation, groups, prepared),
+                  error, error <= (terms + 2) / 2)
+        for variant in _winograd_variants(kernel, dilation) for error in [winograd_error(variant, weight)]]
     if not why_not["fft"]:
         others.append(_fft_candidate(weight, dtype, size, prepared))
     candidates = (direct, im2col, *others)
@@ -255,8 +262,9 @@ def choose_gradient(sample, weight, dtype, stride, sides, dilation, groups):
                  for n, pair, r, s in zip(sample[1:], sides, reach, stride, strict=True))
     exchanged = (groups * weight[1], weight[0] // groups, *weight[2:])
     back = tuple((r - before, r - after) for r, (before, after) in zip(reach, sides, strict=True))
-    # Of one position along an axis, the engine makes a correlation for each tap.
-    method = "direct" if stride != (1,) * len(stride) or 1 in size else "auto"
+    # Where taps of two positions along an axis never meet, the engine makes a correlation for each tap.
+    apart = any(n <= d for n, d in zip(size, dilation, strict=True))
+    method = "direct" if stride != (1,) * len(stride) or apart else "auto"
     return choose((weight[0], *size), exchanged, dtype, stride, back, dilation, groups, False, method)
 
 
@@ -272,7 +280,13 @@ def _memory_cycles(sample, weight, dtype, size):
     return (math.prod(sample) + weight[0] * math.prod(size) + math.prod(weight)) * dtype.itemsize / _BYTES_A_CYCLE
 
 
-def _direct_cycles(sample, weight, dtype, size, groups):
+def _true_share(n, on, k, d, before):
+    """The share of an axis's products, at stride 1, whose sample is none of the padding."""
+    products = (min(on, n + before - tap * d) - max(0, before - tap * d) for tap in range(k))
+    return sum(max(0, count) for count in products) / (on * k) if on else 1
+
+
+def _direct_cycles(sample, weight, dtype, size, sides, dilation, groups):
     """With 16 channels or more a group, calls took 0.75 to 1.35 times as long, two thirds of them within 5%
     (benchmarks/estimates.py, on the machine of docs/design.md)."""
     lanes = _lanes(dtype)
@@ -281,6 +295,10 @@ def _direct_cycles(sample, weight, dtype, size, groups):
         multiply = vectors / _VECTORS_A_CYCLE * (1 + _ROWS_OVERHEAD / weight[-1])
     else:
         multiply = math.prod(size) * math.prod(weight) / lanes / _VECTORS_A_CYCLE * _TILES_OVERHEAD
+        if max(dilation) > 1:        # padding is wide, and left out where it is zeros
+            shares = (_true_share(n, on, k, d, before) for n, on, k, d, (before, _)
+                      in zip(sample[1:], size, weight[2:], dilation, sides, strict=True))
+            multiply *= min(1, _LEFT_OUT * math.prod(shares))
         multiply += math.prod(sample) / lanes * _CYCLES_A_COPY
     return max(multiply, _memory_cycles(sample, weight, dtype, size))
 
@@ -290,17 +308,25 @@ def _im2col_cycles(sample, weight, dtype, size):
     return 2 * sample[0] * math.prod(weight[2:]) * math.prod(size) * dtype.itemsize / _BYTES_A_CYCLE
 
 
-def _winograd_cycles(variant, sample, weight, dtype, size, groups, prepared):
+def _winograd_cycles(variant, sample, weight, dtype, size, dilation, groups, prepared):
     m, r = variant
     lanes, planes = _lanes(dtype), (m + r - 1)**2
     by, bx = blocks = [-(-k // r) for k in weight[2:]]
-    tiles = [-(-on // m) for on in size]
-    if weight[0] == groups:          # whole rows of tiles, some of them computed in two blocks
+    tiles = [-(-on // (d * m)) for on, d in zip(size, dilation, strict=True)]
+    residues = [min(on, d) for on, d in zip(size, dilation, strict=True)]
+    copy = 0
+    if weight[0] == groups and dilation == (1, 1):       # whole rows of tiles, some of them computed in two blocks
         read = (tiles[0] + by - 1) * -(-(tiles[1] + bx - 1) // lanes)
         vectors = 1.3 * tiles[0] * -(-(tiles[1] + bx - 1) // lanes)
     else:
-        read = -(-(tiles[0] + by - 1) * (tiles[1] + bx - 1) // lanes)
-        vectors = -(-((tiles[0] - 1) * (tiles[1] + bx - 1) + tiles[1]) // lanes)
+        pitch, rows = (tiles[1] + bx - 1) * residues[1], (tiles[0] + by - 1) * residues[0]
+        read = -(-rows * pitch // lanes)
+        vectors = -(-((rows - by) * pitch + tiles[1] * residues[1]) // lanes)
+        if dilation[1] > 1:
+            runs = sample[0] * rows * m * (m + r - 1) * (tiles[1] + bx - 1)
+            runs += weight[0] * math.prod(size) // residues[1]
+            copy = runs * -(-residues[1] // lanes) * _CYCLES_A_RUN
+            copy += sample[0] * rows * m * dilation[1] * (pitch // residues[1] * m + r - 1) / lanes * _CYCLES_A_COPY
     weights = planes * by * bx * weight[0] * weight[1]
     multiply = weights * vectors / _VECTORS_A_CYCLE * _TILES_OVERHEAD
     far = max(0, weights * dtype.itemsize - _CACHED_BYTES)
@@ -313,7 +339,7 @@ def _winograd_cycles(variant, sample, weight, dtype, size, groups, prepared):
         transform += weights / lanes * cycles
         if weights * dtype.itemsize > _KEPT_BYTES:
             transform += weights * dtype.itemsize * _CYCLES_A_MAPPED_BYTE
-    return _CYCLES_A_CALL + max(multiply + transform, _memory_cycles(sample, weight, dtype, size))
+    return _CYCLES_A_CALL + max(multiply + transform + copy, _memory_cycles(sample, weight, dtype, size))
 
 
 def winograd_error(variant, weight):
@@ -441,7 +467,8 @@ class Plan:
                              self._before, self._boundary, self._value, workers)
         else:
             engine.correlate_transformed(x, self._weight, self._transformed, self._bias, out, len(batch), self._groups,
-                                         self._before, self._boundary, self._value, workers, self.variant)
+                                         self._before, self._boundary, self._value, workers, self.variant,
+                                         dilation=self._dilation)
         return out
 
     def input_gradient(self, dy, out=None):
@@ -547,7 +574,8 @@ class Plan:
             return 0
         if self.variant is not None:
             return engine.transformed_workspace_bytes(x, self._weight, self._transformed, out, x.ndim - 3, self._groups,
-                                                      self._before, self._boundary, workers, self.variant)
+                                                      self._before, self._boundary, workers, self.variant,
+                                                      self._dilation)
         return engine.workspace_bytes(x, self._weight, out, x.ndim - 3, self._groups, self._stride, self._dilation,
                                       self._before, self._boundary, workers)
 

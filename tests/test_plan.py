@@ -393,16 +393,17 @@ def disguised(monkeypatch):
         return np.float64(2) * w
 
     def winograd(x, w, u, bias, out, nbatch, groups, before, boundary, constant, workers, m, r, exchanged=False,
-                 skip_zeros=False):
+                 skip_zeros=False, dilation=(1, 1)):
         calls["runs"].append((m, r))
         calls["weights"] += u is None
         one = (1, 1)
         if u is not None:
             w = (u / 2).astype(w.dtype)
         order = np.arange(w[0, 0].size)[::-1].reshape(w.shape[2:]).copy() if exchanged else None
-        engine.correlate(x, w, bias, out, nbatch, groups, one, one, before, boundary, constant, workers, order=order)
+        engine.correlate(x, w, bias, out, nbatch, groups, one, dilation, before, boundary, constant, workers,
+                         order=order)
 
-    def transformed_workspace_bytes(x, w, u, out, nbatch, groups, before, boundary, workers, variant):
+    def transformed_workspace_bytes(x, w, u, out, nbatch, groups, before, boundary, workers, variant, dilation):
         return u.nbytes + workers
 
     monkeypatch.setattr(engine, "winograd_weights", winograd_weights)
@@ -421,9 +422,10 @@ def always(disguised, monkeypatch):
 
 
 @pytest.mark.parametrize("padding_mode", list(PADDING_MODES))
-def test_winograd_is_called_as_direct_is(always, padding_mode):
+@pytest.mark.parametrize("dilation", [(1, 1), (2, 3)])
+def test_winograd_is_called_as_direct_is(always, padding_mode, dilation):
     x, weight, bias = random(0, (2, 32, 9, 8), "f4"), random(1, (20, 16, 3, 3), "f4"), random(2, (20,), "f4")
-    settings = {"padding": ((1, 2), (0, 3)), "groups": 2, "padding_mode": padding_mode}
+    settings = {"padding": ((1, 2), (0, 3)), "groups": 2, "padding_mode": padding_mode, "dilation": dilation}
     planned = pyconv.plan_conv2d(x.shape, weight, bias, **settings)
     assert planned.method == "winograd" and "faster" in planned.reason and always["weights"] == 1
     assert "Winograd F({},{})".format(*planned.variant) in repr(planned)
@@ -445,7 +447,8 @@ def test_winograd_is_called_as_direct_is(always, padding_mode):
     copy = pickle.loads(pickle.dumps(planned))
     oracle.assert_same_bits(copy(x), y)
     oracle.assert_same_bits(copy.input_gradient(y), dx)
-    geometry = {"padding": settings["padding"], "groups": 2, "boundary": PADDING_MODES[padding_mode]}
+    geometry = {"padding": settings["padding"], "groups": 2, "boundary": PADDING_MODES[padding_mode],
+                "dilation": dilation}
     exact = oracle.dinput(x.shape[2:], weight.astype("f8"), y.astype("f8"), **geometry)
     np.testing.assert_allclose(dx, exact, rtol=1e-3, atol=1e-3)
 
@@ -467,7 +470,6 @@ def test_transposed_convolutions_go_through_the_chooser(always):
     [
         ({"stride": 2}, "stride"),
         ({"stride": (1, 2)}, "stride"),
-        ({"dilation": 2}, "dilation"),
         ({"dtype": "c8"}, "complex64"),
         ({"weight": np.ones((4, 16, 2, 3), "f4")}, "2 x 3"),
         ({"weight": np.ones((4, 16, 1, 1), "f4")}, "1 x 1"),
@@ -517,13 +519,34 @@ def test_integers_are_never_left_to_winograd(always):
     assert not always["runs"]
 
 
-def test_gradients_of_a_single_row_are_direct(always):
+@pytest.mark.parametrize(("shape", "dilation", "runs"), [((3, 9), 1, 0), ((6, 9), 2, 0), ((8, 9), 3, 0),
+                                                          ((9, 10), 3, 0), ((10, 10), 3, 1)])
+def test_gradients_of_rows_whose_taps_do_not_meet_are_direct(always, shape, dilation, runs):
     weight = random(1, (16, 16, 3, 3), "f4")
-    x = random(0, (16, 3, 9), "f4")
-    dy = random(2, (16, 1, 7), "f4")
-    dx = grad.conv2d_input(x.shape, weight, dy)
-    assert not always["runs"]
-    np.testing.assert_allclose(dx, oracle.dinput((3, 9), weight, dy[None])[0], rtol=1e-4, atol=1e-4)
+    x = random(0, (16, *shape), "f4")
+    dy = random(2, (16, *(n - 2 * dilation for n in shape)), "f4")
+    dx = grad.conv2d_input(x.shape, weight, dy, dilation=dilation)
+    assert len(always["runs"]) == runs
+    exact = oracle.dinput(shape, weight, dy[None], dilation=(dilation,) * 2)[0]
+    np.testing.assert_allclose(dx, exact, rtol=1e-4, atol=1e-4)
+
+
+def test_dilated_layers():
+    """The real engine: plans, plain calls and gradients."""
+    x, weight = random(0, (2, 64, 33, 40), "f4"), random(1, (64, 64, 3, 3), "f4")
+    for dilation in (2, (3, 1), (1, 3), 5):
+        settings = {"padding": dilation, "dilation": dilation, "padding_mode": "symmetric"}
+        planned = pyconv.plan_conv2d(x.shape, weight, **settings)
+        assert planned.method == "winograd" and 0 < planned.workspace_bytes < 2**25
+        y = planned(x)
+        oracle.assert_same_bits(pyconv.conv2d(x, weight, **settings), y)
+        oracle.assert_same_bits(pickle.loads(pickle.dumps(planned))(x[1:]), y[1:])
+        direct = pyconv.conv2d(x.astype("f8"), weight, **settings, dtype="f8", method="direct")
+        assert abs(y - direct).max() < 1e-4 * abs(direct).max()
+        dx = planned.input_gradient(y)
+        oracle.assert_same_bits(grad.conv2d_input(x.shape, weight, y, **settings), dx)
+        direct = grad.conv2d_input(x.shape, weight.astype("f8"), y.astype("f8"), **settings)
+        assert abs(dx - direct).max() < 1e-4 * abs(direct).max()
 
 
 def choose(channels, outputs, n, kernel, *, dtype=F32, groups=1, prepared=False, method="auto"):
@@ -611,7 +634,8 @@ def test_fft_of_plain_calls_plans_and_gradients(groups):
 def test_where_fft_does_not_apply():
     x, weight = np.ones((2, 9, 9), "f4"), np.ones((2, 2, 3, 3), "f4")
     for arguments, word in (((x, weight), "more than one input or output channel"),
-                            ((x, weight[:, :1], None, 2), "stride"), ((x.astype("c8"), weight), "complex64")):
+                            ((x, weight[:, :1], None, 2), "stride"),
+                            ((x, weight[:, :1], None, 1, 0, 2), "dilation"), ((x.astype("c8"), weight), "complex64")):
         groups = arguments[1].shape[0] if arguments[1].shape[1] == 1 else 1
         with pytest.raises(ValueError, match=word):
             pyconv.conv2d(*arguments, groups=groups, method="fft")

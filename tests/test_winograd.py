@@ -21,16 +21,17 @@ WIDER = {np.dtype(np.float32): np.float64, np.dtype(np.float64): np.longdouble}
 BOUNDARIES = list(engine.BOUNDARIES)
 
 
-def winograd(x, w, bias, variant, *, padding=((0, 0), (0, 0)), groups=1, boundary="constant", cval=0.0, workers=1,
-             out=None):  # fmt: skip
+def winograd(x, w, bias, variant, *, padding=((0, 0), (0, 0)), dilation=(1, 1), groups=1, boundary="constant",
+             cval=0.0, workers=1, out=None):  # fmt: skip
     size = [
-        n + before + after - k + 1 for n, (before, after), k in zip(x.shape[-2:], padding, w.shape[2:], strict=True)
+        n + before + after - d * (k - 1)
+        for n, (before, after), k, d in zip(x.shape[-2:], padding, w.shape[2:], dilation, strict=True)
     ]
     y = np.full((*x.shape[:-3], w.shape[0], *size), np.nan, w.dtype) if out is None else out
     before = tuple(before for before, _ in padding)
     u = engine.winograd_weights(w, groups, *variant, workers)
     codes = (engine.BOUNDARIES[boundary],) * 2
-    engine.winograd(x, w, u, bias, y, x.ndim - 3, groups, before, codes, cval, workers, *variant)
+    engine.winograd(x, w, u, bias, y, x.ndim - 3, groups, before, codes, cval, workers, *variant, dilation=dilation)
     return y
 
 
@@ -51,15 +52,16 @@ def problems(draw):
     taps = st.integers(2, 3 * r) if m == r else st.integers(2, r)
     groups = draw(st.integers(1, 3))
     settings = {
-        "padding": tuple(draw(st.tuples(st.integers(0, 9), st.integers(0, 9))) for _ in range(2)),
+        "padding": tuple(draw(st.tuples(st.integers(-1, 9), st.integers(0, 9))) for _ in range(2)),
+        "dilation": draw(st.one_of(st.just((1, 1)), st.tuples(*[st.sampled_from([1, 2, 2, 3, 5, 12, 17])] * 2))),
         "groups": groups,
         "boundary": draw(st.sampled_from(BOUNDARIES)),
         "cval": draw(st.sampled_from([0.0, -2.5])),
     }
     kernel = draw(taps), draw(taps)
     size = [
-        draw(st.integers(max(1, k - sum(pair)), 40))
-        for k, pair in zip(kernel, settings["padding"], strict=True)
+        max(1, d * (k - 1) + 1 - sum(pair)) + draw(st.integers(0, 36))
+        for k, d, pair in zip(kernel, settings["dilation"], settings["padding"], strict=True)
     ]
     shape = draw(st.integers(1, 3)), groups * draw(st.integers(1, 20)), *size
     weight = groups * draw(st.sampled_from([1, 1, 2, 5, 8, 19])), shape[1] // groups, *kernel
@@ -134,6 +136,7 @@ def awkward(kind, rng, variant, channels, kernel, outputs=24):
 
 # The least demanding settings for which "auto" may take each variant: the fewest terms, so the strictest bound.
 LEAST = [((2, 3), 4, (3, 3)), ((4, 3), 16, (3, 3)), ((4, 3), 64, (3, 3)), ((3, 3), 1, (11, 11)), ((3, 3), 8, (5, 5)),
+         ((3, 3), 10, (3, 3)),
          ((4, 4), 1, (24, 24)), ((4, 4), 12, (7, 7)), ((4, 4), 40, (4, 4)),
          ((4, 5), 19, (5, 5)), ((4, 5), 64, (5, 5))]  # fmt: skip
 KINDS = "signs", "uniform", "normal", "impulses", "twelve decades", "photograph"
@@ -159,7 +162,7 @@ def test_non_finite_outputs_are_those_of_direct(problem, value, biased, seed):
     bias = cases.normal(rng, weight[:1], np.float32) if biased else None
     direct = np.empty_like(y := winograd(x, w, bias, variant, **settings))
     before = tuple(before for before, _ in settings["padding"])
-    engine.correlate(x, w, bias, direct, 1, settings["groups"], (1, 1), (1, 1), before,
+    engine.correlate(x, w, bias, direct, 1, settings["groups"], (1, 1), settings["dilation"], before,
                      (engine.BOUNDARIES[settings["boundary"]],) * 2, settings["cval"], 1)  # fmt: skip
     oracle.assert_same_class(y, direct)
     finite = np.isfinite(direct)
@@ -190,24 +193,45 @@ def test_bits_depend_on_neither_threads_nor_batch(problem, seed):
 
 def test_large_maps_are_cut_into_several_units():
     rng = np.random.default_rng(1)
-    for shape, weight, variant in (
-        ((1, 64, 90, 250), (40, 64, 3, 3), (4, 3)),
-        ((1, 1, 700, 900), (1, 1, 25, 13), (4, 4)),
+    for shape, weight, variant, dilation in (
+        ((1, 64, 90, 250), (40, 64, 3, 3), (4, 3), (1, 1)),
+        ((1, 1, 700, 900), (1, 1, 25, 13), (4, 4), (1, 1)),
+        ((1, 64, 90, 250), (40, 64, 3, 3), (4, 3), (3, 2)),
     ):
         x, w = cases.normal(rng, shape, np.float32), cases.normal(rng, weight, np.float32)
-        direct = np.empty((1, weight[0], *(n - k + 1 for n, k in zip(shape[2:], weight[2:], strict=True))))
-        engine.correlate(x.astype(float), w.astype(float), None, direct, 1, 1, (1, 1), (1, 1), (0, 0), (0, 0), 0.0, 2)
-        y = winograd(x, w, None, variant)
+        y = winograd(x, w, None, variant, dilation=dilation)
+        direct = np.empty_like(y, float)
+        engine.correlate(x.astype(float), w.astype(float), None, direct, 1, 1, (1, 1), dilation, (0, 0), (0, 0), 0.0, 2)
         assert np.max(abs(y - direct)) <= 1e-4 * np.max(abs(direct))
-        oracle.assert_same_bits(winograd(x, w, None, variant, workers=3), y)
+        oracle.assert_same_bits(winograd(x, w, None, variant, dilation=dilation, workers=3), y)
+
+
+def test_non_finite_outputs_of_many_units_are_each_computed_again_once(monkeypatch):
+    rng = np.random.default_rng(2)
+    x, w = cases.normal(rng, (2, 64, 90, 70), np.float32), cases.normal(rng, (40, 64, 3, 3), np.float32)
+    x[:, 3, :, 5] = np.nan
+    direct = np.empty((2, 40, 78, 66), np.float32)
+    settings = 1, 1, (1, 1), (6, 2), (0, 0), (0, 0), 0.0, 2
+    engine.correlate(x, w, None, direct, *settings)
+    correlate, outputs = engine.correlate, []
+
+    def counted(x, w, bias, out, *arguments):
+        outputs.append(out.size)
+        correlate(x, w, bias, out, *arguments)
+
+    monkeypatch.setattr(engine, "correlate", counted)
+    y = winograd(x, w, None, (4, 3), dilation=(6, 2), workers=3)
+    assert len(outputs) > 1 and direct.size <= sum(outputs) < 1.5 * direct.size
+    oracle.assert_same_class(y, direct)
 
 
 @pytest.mark.parametrize("side", ["start", "end"])
 def test_reads_stay_within_the_arrays(side):
     rng = np.random.default_rng(3)
     for variant in POINTS:
-        for columns in (13, 64, 70):
+        for columns, dilation in ((13, 1), (64, 1), (70, 1), (13, 2), (70, 2), (64, 3), (45, 20)):
             x = cases.guarded(cases.normal(rng, (2, 3, 11, columns), np.float32), side)
             w = cases.guarded(cases.normal(rng, (4, 3, 3, 3), np.float32), side)
-            y = winograd(x, w, None, variant, padding=((1, 1), (1, 1)))
-            assert error(y, x, w, padding=((1, 1), (1, 1))) <= plan.winograd_error(variant, w.shape)
+            settings = {"padding": ((1, 1), (1, 1)), "dilation": (1 + dilation % 2, dilation)}
+            y = winograd(x, w, None, variant, **settings)
+            assert error(y, x, w, **settings) <= plan.winograd_error(variant, w.shape)

@@ -240,8 +240,8 @@ def winograd_weights(w, groups, m, r, workers, exchanged=False):
 
 
 def winograd(x, w, u, bias, out, nbatch, groups, before, boundary, constant, workers, m, r, exchanged=False,
-             skip_zeros=False):
-    """`correlate` at stride and dilation 1 with two spatial axes, by F(m, r), and with one block of taps unless m == r.
+             skip_zeros=False, dilation=(1, 1)):
+    """`correlate` at stride 1 with two spatial axes, by F(m, r), and with one block of taps unless m == r.
 
     Parameters
     ----------
@@ -259,32 +259,33 @@ def winograd(x, w, u, bias, out, nbatch, groups, before, boundary, constant, wor
     if not (out.flags.aligned and out.dtype.isnative):
         native = np.empty(out.shape, out.dtype.newbyteorder("="))
         winograd(x, w, u, bias, native, nbatch, groups, before, boundary, constant, workers, m, r, exchanged,
-                 skip_zeros)
+                 skip_zeros, dilation)
         out[...] = native
         return
     order = np.arange(w[0, 0].size)[::-1].reshape(w.shape[2:]) if exchanged else None
-    blocks = _kernels[w.dtype].winograd(x, w, u, bias, out, nbatch, groups, before, boundary, constant, workers, m, r,
-                                        None if order is None else np.ascontiguousarray(order))
+    blocks = _kernels[w.dtype].winograd(x, w, u, bias, out, nbatch, groups, dilation, before, boundary, constant,
+                                        workers, m, r, None if order is None else np.ascontiguousarray(order))
     if blocks and exchanged:
         w = _exchanged(w, groups, order)
     outputs = w.shape[0] // groups
-    for n0, n1, group, o0, o1, *window in blocks:
-        for n in range(n0, n1):
-            _mend(x, w, bias, out, nbatch, n, group, group * outputs + o0, group * outputs + o1, *window, before,
-                  boundary, constant, workers, skip_zeros)
+    for n, group, o0, o1, rows, columns in blocks:
+        _mend(x, w, bias, out, nbatch, n, group, group * outputs + o0, group * outputs + o1, rows, columns, dilation,
+              before, boundary, constant, workers, skip_zeros)
 
 
-def _mend(x, w, bias, out, nbatch, n, group, o0, o1, y0, y1, x0, x1, before, boundary, constant, workers, skip_zeros):
-    """Compute again, by `correlate`, what is not finite in a window of image n and the output channels o0 to o1."""
+def _mend(x, w, bias, out, nbatch, n, group, o0, o1, rows, columns, dilation, before, boundary, constant, workers,
+          skip_zeros):
+    """Compute again, by `correlate`, what is not finite in a window of image n and the output channels o0 to o1: in
+    every `rows.step`-th of some rows, and in some columns."""
     image = np.unravel_index(n, x.shape[:nbatch]) if nbatch else ()
-    block = out[(*image, slice(o0, o1), slice(y0, y1), slice(x0, x1))]
+    block = out[(*image, slice(o0, o1), rows, columns)]
     # An integer does not tell what it was before.
     wrong = ~np.isfinite(block) if block.dtype.kind == "f" else np.ones(block.shape, bool)
     if wrong.any():
         direct = np.empty(block.shape, block.dtype)
         correlate(x[(*image, slice(group * w.shape[1], (group + 1) * w.shape[1]))], w[o0:o1],
-                  None if bias is None else bias[o0:o1], direct, 0, 1, (1, 1), (1, 1), (before[0] - y0, before[1] - x0),
-                  boundary, constant, workers, skip_zeros)
+                  None if bias is None else bias[o0:o1], direct, 0, 1, (rows.step or 1, 1), dilation,
+                  (before[0] - rows.start, before[1] - columns.start), boundary, constant, workers, skip_zeros)
         np.copyto(block, direct, where=wrong)
 
 
@@ -296,20 +297,21 @@ def transformed_weights(w, groups, variant, workers, exchanged=False):
 
 
 def correlate_transformed(x, w, u, bias, out, nbatch, groups, before, boundary, constant, workers, variant,
-                          exchanged=False, skip_zeros=False):
+                          exchanged=False, skip_zeros=False, dilation=(1, 1)):
     """`correlate` by `winograd`, if `variant` is (m, r), or by `fft`, if it is (tile,)."""
     settings = nbatch, groups, before, boundary, constant, workers, *variant
     if len(variant) == 2:
-        winograd(x, w, u, bias, out, *settings, exchanged, skip_zeros)
+        winograd(x, w, u, bias, out, *settings, exchanged, skip_zeros, dilation)
     else:
         fft(x, _turned_round(w, exchanged), u, bias, out, *settings, skip_zeros)
 
 
-def transformed_workspace_bytes(x, w, u, out, nbatch, groups, before, boundary, workers, variant):
+def transformed_workspace_bytes(x, w, u, out, nbatch, groups, before, boundary, workers, variant, dilation=(1, 1)):
     """What `correlate_transformed` of such arrays takes for itself, all threads together."""
-    settings = nbatch, groups, before, boundary, 0.0, workers, *variant
+    settings = before, boundary, 0.0, workers, *variant
     if len(variant) == 2:
-        return _kernels[w.dtype].winograd(x, w, u, None, out, *settings, None, False)
+        return _kernels[w.dtype].winograd(x, w, u, None, out, nbatch, groups, dilation, *settings, None, False)
+    settings = nbatch, groups, *settings
     return _kernels[w.dtype].fft(x, w, u, None, out, *settings, False)
 
 
@@ -453,9 +455,9 @@ def fft(x, w, u, bias, out, nbatch, groups, before, boundary, constant, workers,
         out[...] = native
         return
     tiles = _kernels[w.dtype].fft(x, w, u, bias, out, nbatch, groups, before, boundary, constant, workers, tile)
-    for n, channel, *window in tiles:
-        _mend(x, w, bias, out, nbatch, n, channel, channel, channel + 1, *window, before, boundary, constant, workers,
-              skip_zeros)
+    for n, channel, y0, y1, x0, x1 in tiles:
+        _mend(x, w, bias, out, nbatch, n, channel, channel, channel + 1, slice(y0, y1), slice(x0, x1), (1, 1), before,
+              boundary, constant, workers, skip_zeros)
 
 
 def fft_line(x, w, out, workers, tile, mend=True):
@@ -550,7 +552,7 @@ def input_gradient(g, w, bias, dx, nbatch, groups, stride, dilation, before, bou
     kept : dict, optional
         Where transformed weights are kept for other calls with the same w, groups and settings.
     variant : tuple, optional
-        At stride and dilation 1, for outputs of more than one position along each axis: by `correlate_transformed`.
+        At stride 1, for outputs of more positions along each axis than the dilation: by `correlate_transformed`.
     """
     if w.shape[0] == 0 or boundary.count(CONSTANT) == len(boundary):
         _padded_gradient(g, w, bias, dx, nbatch, groups, stride, dilation, before, workers, kept, variant)
@@ -631,8 +633,8 @@ def _padded_gradient(g, w, bias, dx, nbatch, groups, stride, dilation, before, w
         _single_window_gradient(g, w, bias, dx, nbatch, groups, dilation, before, workers)
         return
     if variant is not None:
-        ((samples, _, _, padding),) = residues
-        _transformed_gradient(g, w, bias, dx[samples], nbatch, groups, padding, workers, kept, variant)
+        ((samples, _, step, padding),) = residues
+        _transformed_gradient(g, w, bias, dx[samples], nbatch, groups, step, padding, workers, kept, variant)
         return
     if blocks:
         flat = w.reshape(w.shape[0], w.shape[1] * s * s, 1, 1)
@@ -694,13 +696,13 @@ def _single_window_gradient(g, w, bias, dx, nbatch, groups, dilation, before, wo
     dx[(..., *samples)] = sums[(..., *taps)]
 
 
-def _transformed_gradient(g, w, bias, dx, nbatch, groups, padding, workers, kept, variant):
+def _transformed_gradient(g, w, bias, dx, nbatch, groups, dilation, padding, workers, kept, variant):
     """input_gradient at stride 1 by transforms; `kept` holds the transformed weights from call to call."""
     transformed = None if kept is None else kept.get(variant)
     if transformed is None and kept is not None:
         transformed = kept[variant] = transformed_weights(w, groups, variant, workers, exchanged=True)
     correlate_transformed(g, w, transformed, bias, dx, nbatch, groups, padding, (CONSTANT,) * len(padding), 0.0,
-                          workers, variant, exchanged=True)
+                          workers, variant, exchanged=True, dilation=dilation)
 
 
 def _exchanged(w, groups, order):

@@ -14,6 +14,8 @@
 #ifndef PYCONV_WINOGRAD_H
 #define PYCONV_WINOGRAD_H
 
+#include <string.h>
+
 #include "vector.h"
 
 /* 0, 1, -1, infinity */
@@ -160,24 +162,56 @@ PYCONV_INLINE void join_reals(int m, real *to, const vec *y) {
     }
 }
 
+/* ---- runs of reals: residues modulo a dilation, side by side */
+
+/* n runs, `step` apart, one after the other; up to a vector more is written. */
+PYCONV_INLINE void gather_runs(real *to, const real *from, int64_t step, int64_t run, int64_t n) {
+    if (run == 2) {
+        for (int64_t k = 0; k < n; k++) memcpy(to + 2 * k, from + k * step, 2 * sizeof(real));
+        return;
+    }
+    for (int64_t k = 0; k < n; k++) {
+        for (int64_t i = 0; i < run; i += PYCONV_LANES) *(vec *)(to + i) = *(const vec *)(from + i);
+        to += run;
+        from += step;
+    }
+}
+
+/* And back, to where they lie `step` apart; nothing else is written. */
+PYCONV_INLINE void scatter_runs(real *to, int64_t step, const real *from, int64_t run, int64_t n) {
+    if (run == 2) {
+        for (int64_t k = 0; k < n; k++) memcpy(to + k * step, from + 2 * k, 2 * sizeof(real));
+        return;
+    }
+    for (int64_t k = 0; k < n; k++) copy_reals(to + k * step, from + k * run, run);
+}
+
 /* ---- the transforms */
 
 /* One image row, B along it: vector v of plane j goes to to + j * plane and, unless NULL, also + j * plane. */
 typedef void (*winograd_row)(const real *row, int64_t vectors, real *to, real *also, int64_t plane);
+/* The same of a row whose samples j, m + j, 2 m + j, ... are line j, at row + j * line, for j up to a. */
+typedef void (*winograd_lines)(const real *row, int64_t line, int64_t vectors, real *to, real *also, int64_t plane);
 /* B down the columns of one channel: plane i * a + j of `from` to plane i * a + j of `to`, n vectors each. */
 typedef void (*winograd_columns)(const real *from, int64_t from_plane, int64_t vectors, real *to, int64_t to_plane);
-/* A along both axes, and the bias: row i of the tiles, as a line of pixels, to `to + i * line`. Adds 0 * y to `check`. */
+/* A along both axes, and the bias: row i of the tiles, as a line of pixels, to `to + i * line`; or, `parted`, their pixel
+ * (i, j) to line i * m + j. Adds 0 * y to `check`. */
 typedef void (*winograd_back)(const real *from, int64_t plane, int64_t vectors, real bias, real *to, int64_t line,
                               vec *check);
 /* G along both axes of r x r vectors of weights, a * a vectors `plane` apart. */
 typedef void (*winograd_weights)(const vec *g, real *to, int64_t plane);
 
-PYCONV_INLINE void any_row(int m, int a, const double *B, const real *row, int64_t vectors, real *to, real *also,
-                           int64_t plane) {
+PYCONV_INLINE void any_row(int m, int a, const double *B, int parted, const real *row, int64_t line, int64_t vectors,
+                           real *to, real *also, int64_t plane) {
     for (int64_t v = 0; v < vectors; v++) {
         vec d[2 * PYCONV_MAX_M], h[PYCONV_MAX_A];
-        part_reals(m, row, d);
-        part_reals(m, row + m, d + m);
+        if (parted) {
+            PYCONV_UNROLL
+            for (int j = 0; j < a; j++) d[j] = *(const vec *)(row + j * line);
+        } else {
+            part_reals(m, row, d);
+            part_reals(m, row + m, d + m);
+        }
         apply_table(B, a, a, d, h);
         PYCONV_UNROLL
         for (int j = 0; j < a; j++) *(vec *)(to + j * plane) = h[j];
@@ -186,7 +220,7 @@ PYCONV_INLINE void any_row(int m, int a, const double *B, const real *row, int64
             for (int j = 0; j < a; j++) *(vec *)(also + j * plane) = h[j];
             also += PYCONV_LANES;
         }
-        row += m * PYCONV_LANES;
+        row += parted ? PYCONV_LANES : m * PYCONV_LANES;
         to += PYCONV_LANES;
     }
 }
@@ -209,8 +243,8 @@ PYCONV_INLINE void any_columns(int a, const double *B, const real *from, int64_t
     }
 }
 
-PYCONV_INLINE void any_back(int m, int a, const double *A, const real *from, int64_t plane, int64_t vectors, real bias,
-                            real *to, int64_t line, vec *check) {
+PYCONV_INLINE void any_back(int m, int a, const double *A, int parted, const real *from, int64_t plane, int64_t vectors,
+                            real bias, real *to, int64_t line, vec *check) {
     vec sum = *check;
     for (int64_t v = 0; v < vectors; v++) {
         vec t[PYCONV_MAX_M][PYCONV_MAX_A];
@@ -231,11 +265,12 @@ PYCONV_INLINE void any_back(int m, int a, const double *A, const real *from, int
             for (int j = 0; j < m; j++) {
                 y[j] = y[j] + bias;
                 sum += y[j] * 0;
+                if (parted) *(vec *)(to + (i * m + j) * line) = y[j];
             }
-            join_reals(m, to + i * line, y);
+            if (!parted) join_reals(m, to + i * line, y);
         }
         from += PYCONV_LANES;
-        to += m * PYCONV_LANES;
+        to += parted ? PYCONV_LANES : m * PYCONV_LANES;
     }
     *check = sum;
 }
@@ -269,14 +304,21 @@ PYCONV_INLINE void any_weights(int r, int a, const double *P, const double *N, c
 
 #define PYCONV_WINOGRAD(m, r)                                                                                          \
     static void row_##m##_##r(const real *row, int64_t vectors, real *to, real *also, int64_t plane) {                 \
-        any_row(m, m + r - 1, &B_##m##_##r[0][0], row, vectors, to, also, plane);                                      \
+        any_row(m, m + r - 1, &B_##m##_##r[0][0], 0, row, 0, vectors, to, also, plane);                                \
+    }                                                                                                                  \
+    static void lines_##m##_##r(const real *row, int64_t line, int64_t vectors, real *to, real *also, int64_t plane) { \
+        any_row(m, m + r - 1, &B_##m##_##r[0][0], 1, row, line, vectors, to, also, plane);                             \
     }                                                                                                                  \
     static void columns_##m##_##r(const real *from, int64_t from_plane, int64_t vectors, real *to, int64_t to_plane) { \
         any_columns(m + r - 1, &B_##m##_##r[0][0], from, from_plane, vectors, to, to_plane);                           \
     }                                                                                                                  \
     static void back_##m##_##r(const real *from, int64_t plane, int64_t vectors, real bias, real *to, int64_t line,    \
                                vec *check) {                                                                           \
-        any_back(m, m + r - 1, &A_##m##_##r[0][0], from, plane, vectors, bias, to, line, check);                       \
+        any_back(m, m + r - 1, &A_##m##_##r[0][0], 0, from, plane, vectors, bias, to, line, check);                    \
+    }                                                                                                                  \
+    static void parted_##m##_##r(const real *from, int64_t plane, int64_t vectors, real bias, real *to, int64_t line,  \
+                                 vec *check) {                                                                         \
+        any_back(m, m + r - 1, &A_##m##_##r[0][0], 1, from, plane, vectors, bias, to, line, check);                    \
     }                                                                                                                  \
     static void weights_##m##_##r(const vec *g, real *to, int64_t plane) {                                             \
         any_weights(r, m + r - 1, P_##m##_##r, N_##m##_##r, g, to, plane);                                             \
@@ -290,12 +332,15 @@ PYCONV_WINOGRAD(4, 5)
 typedef struct {
     int m, r, a;
     winograd_row row;
+    winograd_lines lines;
     winograd_columns columns;
-    winograd_back back;
+    winograd_back back, parted;
     winograd_weights weights;
 } WinogradTransforms;
 
-#define PYCONV_VARIANT(m, r) {m, r, m + r - 1, row_##m##_##r, columns_##m##_##r, back_##m##_##r, weights_##m##_##r}
+#define PYCONV_VARIANT(m, r)                                                                                           \
+    {m, r, m + r - 1, row_##m##_##r, lines_##m##_##r, columns_##m##_##r, back_##m##_##r, parted_##m##_##r,             \
+     weights_##m##_##r}
 static const WinogradTransforms winograd_variants[] = {
     PYCONV_VARIANT(2, 3), PYCONV_VARIANT(4, 3), PYCONV_VARIANT(3, 3), PYCONV_VARIANT(4, 4), PYCONV_VARIANT(4, 5),
 };

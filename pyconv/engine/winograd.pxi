@@ -14,18 +14,27 @@
 # kernel blocks need further tiles at the ends of rows and columns). A unit is (block of output channels, span of the
 # line, block of columns, group). With one output channel a group a unit is whole rows of tiles of one image, and the
 # tile is that of rows. The order of every sum is fixed, so bits depend on nothing else.
+#
+# Dilated by d, the outputs of one residue modulo d are an ordinary convolution of samples that are d apart, along each
+# axis. The residues of an image's rows follow one another like images (so `maps`), those of its columns tile by tile:
+# tile 0 of every residue, tile 1 of every residue. So the samples that vectors of tiles need are runs of d neighbours.
 
 cdef extern from "winograd.h" nogil:
     ctypedef struct WinogradTransforms:
         int m, r, a
         void (*row)(const real *, int64_t, real *, real *, int64_t) noexcept nogil
+        void (*lines)(const real *, int64_t, int64_t, real *, real *, int64_t) noexcept nogil
         void (*columns)(const real *, int64_t, int64_t, real *, int64_t) noexcept nogil
         void (*back)(const real *, int64_t, int64_t, real, real *, int64_t, vec *) noexcept nogil
+        void (*parted)(const real *, int64_t, int64_t, real, real *, int64_t, vec *) noexcept nogil
         void (*weights)(const vec *, real *, int64_t) noexcept nogil
     const WinogradTransforms *find_variant(int, int)
     int any_not_zero(const vec *)
+    void gather_runs(real *, const real *, int64_t, int64_t, int64_t)
+    void scatter_runs(real *, int64_t, const real *, int64_t, int64_t)
     enum:
         MAX_A "PYCONV_MAX_A"
+        MAX_M "PYCONV_MAX_M"
         MAX_TAPS "PYCONV_MAX_TAPS"
 
 cdef enum:
@@ -43,10 +52,14 @@ cdef struct WinogradPlan:
     const real *u                    # transformed weights: group, plane, output channel, input channel, block
     int64_t u_plane
     int64_t by, bx, blocks           # of the kernel
-    int64_t tiles_y, tiles_x
+    int64_t residues_y, residues_x   # modulo the dilation, that some output has
+    int64_t maps                     # images, and residues of their rows
+    int64_t tiles_y, tiles_x         # of one residue
     bint by_rows
-    int64_t cols, col_blocks         # tiles
-    int64_t pitch, map_rows          # tiles from row to row, rows from image to image
+    bint parted                      # columns are dilated
+    int64_t stored[MAX_M]            # parted, for column j of tiles: how many of a row have it in the output
+    int64_t cols, col_blocks         # tiles, of all residues of columns
+    int64_t pitch, map_rows          # tiles from row to row, rows from map to map
     int64_t line                     # tiles from first to last
     int64_t span, spans              # tiles
     int64_t o_block, o_blocks
@@ -54,7 +67,8 @@ cdef struct WinogradPlan:
     int64_t *taps
     char *bad                        # units in which an output is not finite
     int64_t units
-    int64_t at_map, at_row, at_rows, at_planes, at_sums, at_pixels, at_table, workspace
+    int64_t row_samples, sample_line  # parted: of a band row, and from line to line of its samples
+    int64_t at_map, at_row, at_lines, at_rows, at_planes, at_sums, at_pixels, at_table, workspace
 
 
 cdef inline int64_t odd_lines(int64_t n) noexcept nogil:
@@ -66,19 +80,24 @@ cdef inline int64_t odd_lines(int64_t n) noexcept nogil:
 
 cdef bint plan_winograd(WinogradPlan *q, Problem *p, int64_t u_plane, int m, int r, int workers) noexcept nogil:
     """False: out of memory."""
-    cdef int64_t budget, reach, vectors, i
+    cdef int64_t budget, reach, vectors, samples, i
     memset(q, 0, sizeof(WinogradPlan))
     q.p, q.u_plane = p, u_plane
     q.f = find_variant(m, r)
     q.m, q.a, q.planes = m, q.f.a, q.f.a * q.f.a
     q.by, q.bx = ceil_div(p.H.k, r), ceil_div(p.W.k, r)
     q.blocks = q.by * q.bx
-    q.tiles_y, q.tiles_x = ceil_div(p.H.on, m), ceil_div(p.W.on, m)
+    q.residues_y, q.residues_x = min(p.H.d, p.H.on), min(p.W.d, p.W.on)
+    q.maps = p.N * q.residues_y
+    q.tiles_y, q.tiles_x = ceil_div(ceil_div(p.H.on, p.H.d), m), ceil_div(ceil_div(p.W.on, p.W.d), m)
     q.map_rows = q.tiles_y + q.by - 1
-    q.by_rows = p.O == 1
+    q.parted = p.W.d > 1
+    q.by_rows = p.O == 1 and p.H.d == 1 and p.W.d == 1
     q.o_block, q.o_blocks = p.O, 1
     if p.N * p.groups * p.O * q.tiles_y * q.tiles_x == 0:
         return True
+    if q.parted and <double> p.W.d * (q.tiles_x + q.bx + 2) * m * sizeof(int64_t) > LARGEST_WORKSPACE:
+        return False
     q.taps = <int64_t *> malloc(q.blocks * sizeof(int64_t))
     if q.taps == NULL:
         return False
@@ -92,16 +111,24 @@ cdef bint plan_winograd(WinogradPlan *q, Problem *p, int64_t u_plane, int m, int
     else:
         size_spans(q, budget, workers)
     for i in range(q.blocks):
-        q.taps[i] = (i // q.bx * q.pitch + i % q.bx) * sizeof(real)
-    reach = (q.by - 1) * q.pitch + q.bx - 1
+        q.taps[i] = (i // q.bx * q.pitch + i % q.bx * q.residues_x) * sizeof(real)
+    reach = line_reach(q)
+    samples = (q.pitch + 2 * LANES) * m + 2 * LANES
+    if q.parted:
+        for i in range(m):
+            q.stored[i] = tiles_with_column(q, i)
+        q.row_samples = p.W.d * ((q.tiles_x + q.bx - 1) * m + q.a - m)
+        q.sample_line = round_up(q.pitch + LANES, LANES)
+        samples = q.row_samples + 2 * LANES
     vectors = ceil_div(q.span, LANES)
     q.v_line = round_up(vectors * LANES + reach, LANES)
     q.v_plane = odd_lines(p.C * q.v_line + MAX_NV * LANES)
     q.s_line = odd_lines((vectors + ROW_NV) * LANES)
     q.row_plane = odd_lines((ceil_div(q.span + reach, q.pitch) + 2) * q.pitch + 4 * LANES)
     q.at_map = LINE
-    q.at_row = round_up(q.at_map + sizeof(ColumnMap) + ((q.pitch + 2) * m + r) * sizeof(int64_t), LINE)
-    q.at_rows = q.at_row + round_up(((q.pitch + 2 * LANES) * m + 2 * LANES) * sizeof(real), LINE)
+    q.at_row = round_up(q.at_map + sizeof(ColumnMap) + samples * sizeof(int64_t), LINE)
+    q.at_lines = q.at_row + round_up(samples * sizeof(real), LINE)
+    q.at_rows = q.at_lines + q.a * q.sample_line * sizeof(real)
     q.at_planes = q.at_rows + q.planes * q.row_plane * sizeof(real)
     q.at_sums = q.at_planes + q.planes * q.v_plane * sizeof(real)
     q.at_pixels = q.at_sums + q.o_block * q.planes * q.s_line * sizeof(real)
@@ -115,12 +142,23 @@ cdef bint plan_winograd(WinogradPlan *q, Problem *p, int64_t u_plane, int m, int
     return True
 
 
+cdef inline int64_t line_reach(const WinogradPlan *q) noexcept nogil:
+    """How far behind a tile of the line those that blocks of its kernel read lie."""
+    return (q.by - 1) * q.pitch + (q.bx - 1) * q.residues_x
+
+
+cdef int64_t tiles_with_column(const WinogradPlan *q, int64_t j) noexcept nogil:
+    """How many tiles of a row, counted from the first, have their column j in the output; columns are dilated."""
+    cdef int64_t d = q.p.W.d, columns = max(q.p.W.on - d * j, 0), whole = columns // (d * q.m)
+    return whole * q.residues_x + min(columns - whole * d * q.m, q.residues_x)
+
+
 cdef void size_spans(WinogradPlan *q, int64_t budget, int workers) noexcept nogil:
     cdef const Problem *p = q.p
     cdef int64_t vectors, units, most = max(LEAST_SPAN, budget // LANES)
-    q.cols, q.col_blocks = q.tiles_x, 1
-    q.pitch = q.cols + q.bx - 1
-    q.line = ((p.N - 1) * q.map_rows + q.tiles_y - 1) * q.pitch + q.cols
+    q.cols, q.col_blocks = q.tiles_x * q.residues_x, 1
+    q.pitch = q.cols + (q.bx - 1) * q.residues_x
+    q.line = ((q.maps - 1) * q.map_rows + q.tiles_y - 1) * q.pitch + q.cols
     vectors = ceil_div(q.line, LANES)
     q.spans = ceil_div(vectors, most)
     units = q.spans * p.groups
@@ -196,7 +234,7 @@ cdef WinogradUnit winograd_unit(const WinogradPlan *q, int64_t unit) noexcept no
         u.tiles = min(q.span, q.line - u.first)
     unit //= q.spans
     u.x0 = unit % q.col_blocks * q.cols
-    u.cols = min(q.cols, q.tiles_x - u.x0)
+    u.cols = min(q.cols, q.tiles_x * q.residues_x - u.x0)
     u.group = unit // q.col_blocks
     return u
 
@@ -207,6 +245,7 @@ cdef void transform_input(const WinogradPlan *q, const WinogradUnit *u, char *wo
     cdef const WinogradTransforms *f = q.f
     cdef ColumnMap *map = <ColumnMap *> (workspace + q.at_map)
     cdef real *row_copy = <real *> (workspace + q.at_row)
+    cdef real *lines = <real *> (workspace + q.at_lines)
     cdef real *rows = <real *> (workspace + q.at_rows)
     cdef real *planes = <real *> (workspace + q.at_planes)
     cdef real *to
@@ -214,27 +253,30 @@ cdef void transform_input(const WinogradPlan *q, const WinogradUnit *u, char *wo
     cdef const real *row
     cdef const char *slice
     cdef const char *from_
-    cdef int64_t reach = (q.by - 1) * q.pitch + q.bx - 1
+    cdef int64_t reach = line_reach(q)
     cdef int64_t first_row = u.first // q.pitch, last_row = (u.first + u.tiles - 1 + reach) // q.pitch
     cdef int64_t vectors = ceil_div(q.pitch, LANES), length = (u.cols + q.bx - 1) * q.m + q.a - q.m
     cdef int64_t read = (vectors * q.m * LANES + q.m) * sizeof(real)
-    cdef int64_t c, n, l, y, end, ty
+    cdef int64_t c, g, l, y, end, ty, residue, i
     cdef bint plain
+    if q.parted:
+        length, read = q.row_samples, (q.row_samples + LANES) * sizeof(real)
     map.sample = <int64_t *> (map + 1)
     map_columns(map, u.x0 * q.m - p.W.before, 1, length, p.W.n, p.W.boundary, 1)
     plain = (p.source.plain and p.source.code == REAL_CODE and p.W.x_step == sizeof(real) and map.inner == 0
              and map.inner_end == length)
     for c in range(p.C):
         l = first_row
-        while l <= last_row:         # the rows of one image
-            n = l // q.map_rows
-            if n >= p.N:
+        while l <= last_row:         # the rows of one map
+            g = l // q.map_rows
+            if g >= q.maps:
                 break
-            ty = l - n * q.map_rows
+            ty = l - g * q.map_rows
             end = min(q.map_rows, ty + last_row - l + 1)
-            slice = input_slice(p, n, u.group * p.C + c, 0, 0)
+            slice = input_slice(p, g // q.residues_y, u.group * p.C + c, 0, 0)
+            residue = g % q.residues_y - p.H.before
             for y in range(ty * q.m, (end - 1) * q.m + q.a):
-                from_ = input_row(p, slice, y - p.H.before)
+                from_ = input_row(p, slice, residue + y * p.H.d)
                 if plain and from_ != NULL and from_ + map.start * sizeof(real) + read <= p.source.end:
                     row = <const real *> from_ + map.start
                 else:
@@ -246,7 +288,12 @@ cdef void transform_input(const WinogradPlan *q, const WinogradUnit *u, char *wo
                 if y >= (ty + 1) * q.m and y % q.m + q.m < q.a:
                     also = rows + (y % q.m + q.m) * q.a * q.row_plane + (l + y // q.m - 1 - ty - first_row) * q.pitch
                 if to == NULL:
-                    f.row(row, vectors, also, NULL, q.row_plane)
+                    to, also = also, NULL
+                if q.parted:
+                    for i in range(q.a):
+                        gather_runs(lines + i * q.sample_line, row + i * p.W.d, p.W.d * q.m, q.residues_x,
+                                    q.tiles_x + q.bx - 1)
+                    f.lines(lines, q.sample_line, vectors, to, also, q.row_plane)
                 else:
                     f.row(row, vectors, to, also, q.row_plane)
             l += end - ty
@@ -327,24 +374,63 @@ cdef void store_pixels(const WinogradPlan *q, const WinogradUnit *u, int64_t o, 
                        int64_t tiles) noexcept nogil:
     """Tiles first to first + tiles of the line, m lines of pixels, to where they stand in the output."""
     cdef const Problem *p = q.p
-    cdef int64_t l = first // q.pitch, x = first - l * q.pitch, n, ty, count, i, line = q.m * STORED_AT_ONCE * LANES
-    cdef int64_t done = 0
+    cdef int64_t l = first // q.pitch, x = first - l * q.pitch, g, ty, count, i, residue
+    cdef int64_t done = 0, line = q.m * STORED_AT_ONCE * LANES
     cdef char *y
     while done < tiles:
-        n = l // q.map_rows
-        ty = l - n * q.map_rows
+        g = l // q.map_rows
+        ty = l - g * q.map_rows
+        if q.parted:
+            if ty < q.tiles_y:
+                store_parted(q, u, o, pixels + done - x, g, ty, x, min(u.cols, x + tiles - done))
+            done += q.pitch - x
+            x = 0
+            l += 1
+            continue
         count = min(min(u.cols - x, tiles - done) * q.m, p.W.on - (u.x0 + x) * q.m)
         if count > 0 and ty < q.tiles_y:
-            y = output_slice(p, n, u.group * p.O + o, 0) + ty * q.m * p.H.y_step + (u.x0 + x) * q.m * p.W.y_step
-            for i in range(min(q.m, p.H.on - ty * q.m)):
+            residue = g % q.residues_y
+            y = (output_slice(p, g // q.residues_y, u.group * p.O + o, 0) + (residue + ty * q.m * p.H.d) * p.H.y_step
+                 + (u.x0 + x) * q.m * p.W.y_step)
+            for i in range(min(q.m, ceil_div(p.H.on - residue, p.H.d) - ty * q.m)):
                 if p.y_direct:
                     copy_reals(<real *> y, pixels + i * line + done * q.m, count)
                 else:
                     store(p.y_code, y, p.W.y_step, pixels + i * line + done * q.m, count)
-                y += p.H.y_step
+                y += p.H.d * p.H.y_step
         done += q.pitch - x
         x = 0
         l += 1
+
+
+cdef void store_parted(const WinogradPlan *q, const WinogradUnit *u, int64_t o, const real *pixels, int64_t g,
+                       int64_t ty, int64_t x, int64_t end) noexcept nogil:
+    """The same of tiles x to end of one row of map g, a line for each pixel of theirs, where columns are dilated."""
+    cdef const Problem *p = q.p
+    cdef int64_t d = p.W.d, run = q.residues_x, i, j, k, last, tile, count
+    cdef int64_t row = g % q.residues_y + ty * q.m * p.H.d
+    cdef char *y = output_slice(p, g // q.residues_y, u.group * p.O + o, 0) + row * p.H.y_step
+    cdef char *to
+    cdef const real *line
+    for i in range(min(q.m, ceil_div(p.H.on - row, p.H.d))):
+        for j in range(q.m):
+            line = pixels + (i * q.m + j) * STORED_AT_ONCE * LANES
+            last = min(end, q.stored[j])
+            k = x
+            while k < last:
+                tile = k // run
+                to = y + ((tile * q.m + j) * d + k - tile * run) * p.W.y_step
+                count = min(last, (tile + 1) * run) - k
+                if not p.y_direct:
+                    store(p.y_code, to, p.W.y_step, line + k, count)
+                elif count == run:
+                    count = (last - k) // run
+                    scatter_runs(<real *> to, d * q.m, line + k, run, count)
+                    count *= run
+                else:
+                    copy_reals(<real *> to, line + k, count)
+                k += count
+        y += p.H.d * p.H.y_step
 
 
 cdef void run_winograd_unit(const void *plan, int64_t unit, char *workspace, Progress *progress,
@@ -372,8 +458,12 @@ cdef void run_winograd_unit(const void *plan, int64_t unit, char *workspace, Pro
         at = 0
         while at < vectors:
             n = min(vectors - at, STORED_AT_ONCE)
-            q.f.back(sums + (o - u.o0) * q.planes * q.s_line + at * LANES, q.s_line, n, bias, pixels,
-                     q.m * STORED_AT_ONCE * LANES, &check)
+            if q.parted:
+                q.f.parted(sums + (o - u.o0) * q.planes * q.s_line + at * LANES, q.s_line, n, bias, pixels,
+                           STORED_AT_ONCE * LANES, &check)
+            else:
+                q.f.back(sums + (o - u.o0) * q.planes * q.s_line + at * LANES, q.s_line, n, bias, pixels,
+                         q.m * STORED_AT_ONCE * LANES, &check)
             store_pixels(q, &u, o, pixels, u.first + at * LANES, min(n * LANES, u.tiles - at * LANES))
             at += n
     q.bad[unit] = any_not_zero(&check)
@@ -465,18 +555,19 @@ def winograd_weights(cnp.ndarray w not None, cnp.ndarray u not None, int64_t gro
 
 
 def winograd(cnp.ndarray x not None, cnp.ndarray w not None, cnp.ndarray u, cnp.ndarray bias,
-             cnp.ndarray out not None, int n_batch, int64_t groups, tuple before, tuple boundary, double constant,
-             int workers, int m, int r, cnp.ndarray order, bint run=True):
+             cnp.ndarray out not None, int n_batch, int64_t groups, tuple dilation, tuple before, tuple boundary,
+             double constant, int workers, int m, int r, cnp.ndarray order, bint run=True):
     """Correlate at stride 1, with weights that are exchanged where there is an order. Without u they are transformed
-    first. Returns the blocks, (first image, last, group, first channel, last, row, last, column, last), in which some
-    output is not finite, each last one excluded; without `run`, the bytes of all workspaces."""
+    first. Returns the blocks, (image, group, first channel, last, rows, columns), in which some output is not finite,
+    the last channel excluded; without `run`, the bytes of all workspaces."""
     cdef Problem p
     cdef WinogradPlan q
     cdef WeightTransform weights
     cdef Block block
     cdef tuple one = (1, 1)
     cdef int64_t size
-    describe_problem(&p, x, w, out, n_batch, groups, one, one, before, boundary, constant, 0.0, 1, False, 1, order)
+    describe_problem(&p, x, w, out, n_batch, groups, one, dilation, before, boundary, constant, 0.0, 1, False, 1,
+                     order)
     p.bias = <const real *> cnp.PyArray_DATA(bias) if bias is not None else NULL
     describe_weights(&weights, w, groups, m, r, order is not None)
     memset(&block, 0, sizeof(block))
@@ -502,17 +593,16 @@ def winograd(cnp.ndarray x not None, cnp.ndarray w not None, cnp.ndarray u, cnp.
 cdef list bad_blocks(const WinogradPlan *q):
     cdef const Problem *p = q.p
     cdef WinogradUnit t
-    cdef int64_t unit, first, last, n
+    cdef int64_t unit, first, last, g, top, end, d = p.H.d
     cdef list blocks = []
     for unit in range(q.units):
         if q.bad[unit]:
             t = winograd_unit(q, unit)
             first, last = t.first // q.pitch, (t.first + t.tiles - 1) // q.pitch
-            n = first // q.map_rows
-            if last // q.map_rows == n:
-                rows = min((first - n * q.map_rows) * q.m, p.H.on), min((last - n * q.map_rows + 1) * q.m, p.H.on)
-            else:
-                rows = 0, p.H.on
-            blocks.append((n, min(last // q.map_rows + 1, p.N), t.group, t.o0, t.o1, *rows, t.x0 * q.m,
-                           min((t.x0 + t.cols) * q.m, p.W.on)))
+            columns = slice(t.x0 * q.m, min((t.x0 + t.cols) * q.m, p.W.on))
+            for g in range(first // q.map_rows, min(last // q.map_rows + 1, q.maps)):
+                top = max(first - g * q.map_rows, 0) * q.m * d + g % q.residues_y
+                end = min(((last - g * q.map_rows + 1) * q.m - 1) * d + g % q.residues_y + 1, p.H.on)
+                if top < end:
+                    blocks.append((g // q.residues_y, t.group, t.o0, t.o1, slice(top, end, d), columns))
     return blocks
