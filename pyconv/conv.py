@@ -497,6 +497,7 @@ class _Layer(NamedTuple):
     result: np.dtype
     choice: plan.Choice              # the method of the convolution
     gradient: plan.Choice            # and of its input gradient
+    weight_gradient: plan.Choice
 
 
 def _settle(ndim, input, weight, bias, input_dtype, weight_dtype, bias_dtype, stride, padding, dilation, groups,
@@ -533,7 +534,8 @@ def _layer(shape, input, output, weight, groups, stride, dilation, sides, bounda
     products = math.prod(output[:-ndim - 1]) * math.prod(output[-ndim:]) * math.prod(weight)
     return _Layer(shape, groups, stride, dilation, sides, len(input) - ndim - 1,
                   tuple([side[0] for side in sides]), (engine.BOUNDARIES[boundary],) * ndim,
-                  products < engine.SERIAL_BELOW, *dtypes, plan.choose(*settings), plan.choose_gradient(*settings))
+                  products < engine.SERIAL_BELOW, *dtypes, plan.choose(*settings), plan.choose_gradient(*settings),
+                  plan.choose_weight_gradient(*settings))
 
 
 def _plain(*settings):

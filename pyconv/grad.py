@@ -101,7 +101,7 @@ def corr2d_input(x_shape, k, dy, *, stride=1, padding=0, dilation=1, padding_mod
 
 
 def corr2d_kernel(x, k_shape, dy, *, stride=1, padding=0, dilation=1, padding_mode="zeros", padding_value=0.0,
-                  dtype=None, out=None, workers=None):
+                  dtype=None, out=None, method="auto", workers=None):
     """Gradient of `pyconv.corr2d` with respect to k.
 
     Parameters
@@ -110,7 +110,7 @@ def corr2d_kernel(x, k_shape, dy, *, stride=1, padding=0, dilation=1, padding_mo
     k_shape : (kh, kw)
     dy : array_like, (oh, ow)
         The loss's gradient with respect to the result of corr2d.
-    stride, padding, dilation, padding_mode, padding_value, dtype, out, workers
+    stride, padding, dilation, padding_mode, padding_value, dtype, out, method, workers
         As in `conv2d_weight`.
 
     Returns
@@ -141,7 +141,7 @@ def corr2d_kernel(x, k_shape, dy, *, stride=1, padding=0, dilation=1, padding_mo
     _check.matrix_shape(size, "k_shape", empty=False)
     _check.matrix_shape(dy.shape, "dy")
     return _weight_gradient(2, x[None], (1, 1, *size), dy[None], stride, padding, dilation, 1, padding_mode,
-                            padding_value, dtype, out, workers, ("x", "k_shape", "dy"), added=1)
+                            padding_value, dtype, out, method, workers, ("x", "k_shape", "dy"), added=1)
 
 
 # ---- convolutions ----
@@ -180,7 +180,7 @@ def conv1d_input(input_size, weight, grad_output, stride=1, padding=0, dilation=
 
 
 def conv1d_weight(input, weight_size, grad_output, stride=1, padding=0, dilation=1, groups=1, *, padding_mode="zeros",
-                  padding_value=0.0, dtype=None, out=None, workers=None):
+                  padding_value=0.0, dtype=None, out=None, method="auto", workers=None):
     """Gradient of `pyconv.conv1d` with respect to its weight.
 
     Parameters
@@ -188,7 +188,7 @@ def conv1d_weight(input, weight_size, grad_output, stride=1, padding=0, dilation
     input : array_like, (N, C, W) or (C, W)
     weight_size : tuple of int, (O, C / groups, kw)
     grad_output : array_like, (N, O, ow) or (O, ow)
-    stride, padding, dilation, groups, padding_mode, padding_value, dtype, out, workers
+    stride, padding, dilation, groups, padding_mode, padding_value, dtype, out, method, workers
         As in `conv2d_weight`.
 
     Returns
@@ -208,7 +208,7 @@ def conv1d_weight(input, weight_size, grad_output, stride=1, padding=0, dilation
     array([[[10., 21.]]])
     """
     return _weight_gradient(1, input, weight_size, grad_output, stride, padding, dilation, groups, padding_mode,
-                            padding_value, dtype, out, workers)
+                            padding_value, dtype, out, method, workers)
 
 
 def conv1d_bias(grad_output):
@@ -335,7 +335,7 @@ def conv2d_input(input_size, weight, grad_output, stride=1, padding=0, dilation=
 
 
 def conv2d_weight(input, weight_size, grad_output, stride=1, padding=0, dilation=1, groups=1, *, padding_mode="zeros",
-                  padding_value=0.0, dtype=None, out=None, workers=None):
+                  padding_value=0.0, dtype=None, out=None, method="auto", workers=None):
     """Gradient of `pyconv.conv2d` with respect to its weight.
 
     Parameters
@@ -354,6 +354,8 @@ def conv2d_weight(input, weight_size, grad_output, stride=1, padding=0, dilation
         ``np.result_type`` of it and grad_output; float16 is computed in float32; integers are exact and give int64.
     out : ndarray, optional
         Filled and returned. It may overlap the other arrays.
+    method : {"auto", "direct"}
+        As in `pyconv.conv2d`: ``"direct"`` is exact on integer-valued arrays. See Notes.
     workers : int, optional
         Threads, see `pyconv.set_workers`. Never changes a bit of the result.
 
@@ -374,6 +376,10 @@ def conv2d_weight(input, weight_size, grad_output, stride=1, padding=0, dilation
     -----
     A complex input is conjugated, as in PyTorch. The border takes part: NaN times a zero of it is NaN.
 
+    ``method="auto"`` takes, at stride 1 and with many channels, the adjoint of `conv2d`'s nested Winograd transforms in
+    the weights: as accurate as a whole, ``|dw - exact| <= c * u * max(|input| * |grad_output|)`` for each pair of
+    channels, the maximum over the kernel's taps and shifts that are one tile of outputs larger.
+
     Examples
     --------
     >>> import numpy as np
@@ -384,7 +390,7 @@ def conv2d_weight(input, weight_size, grad_output, stride=1, padding=0, dilation
              [57., 67.]]]])
     """
     return _weight_gradient(2, input, weight_size, grad_output, stride, padding, dilation, groups, padding_mode,
-                            padding_value, dtype, out, workers)
+                            padding_value, dtype, out, method, workers)
 
 
 def conv2d_bias(grad_output):
@@ -491,7 +497,7 @@ def conv3d_input(input_size, weight, grad_output, stride=1, padding=0, dilation=
 
 
 def conv3d_weight(input, weight_size, grad_output, stride=1, padding=0, dilation=1, groups=1, *, padding_mode="zeros",
-                  padding_value=0.0, dtype=None, out=None, workers=None):
+                  padding_value=0.0, dtype=None, out=None, method="auto", workers=None):
     """Gradient of `pyconv.conv3d` with respect to its weight.
 
     Parameters
@@ -499,7 +505,7 @@ def conv3d_weight(input, weight_size, grad_output, stride=1, padding=0, dilation
     input : array_like, (N, C, D, H, W) or (C, D, H, W)
     weight_size : tuple of int, (O, C / groups, kd, kh, kw)
     grad_output : array_like, (N, O, od, oh, ow) or (O, od, oh, ow)
-    stride, padding, dilation, groups, padding_mode, padding_value, dtype, out, workers
+    stride, padding, dilation, groups, padding_mode, padding_value, dtype, out, method, workers
         As in `conv2d_weight`.
 
     Returns
@@ -519,7 +525,7 @@ def conv3d_weight(input, weight_size, grad_output, stride=1, padding=0, dilation
     (4, 2, 3, 3, 3)
     """
     return _weight_gradient(3, input, weight_size, grad_output, stride, padding, dilation, groups, padding_mode,
-                            padding_value, dtype, out, workers)
+                            padding_value, dtype, out, method, workers)
 
 
 def conv3d_bias(grad_output):
@@ -617,7 +623,7 @@ def conv_transpose1d_input(input_size, weight, grad_output, stride=1, padding=0,
 
 
 def conv_transpose1d_weight(input, weight_size, grad_output, stride=1, padding=0, output_padding=0, groups=1,
-                            dilation=1, *, dtype=None, out=None, workers=None):
+                            dilation=1, *, dtype=None, out=None, method="auto", workers=None):
     """Gradient of `pyconv.conv_transpose1d` with respect to its weight.
 
     Parameters
@@ -625,7 +631,7 @@ def conv_transpose1d_weight(input, weight_size, grad_output, stride=1, padding=0
     input : array_like, (N, C, W) or (C, W)
     weight_size : tuple of int, (C, O / groups, kw)
     grad_output : array_like, (N, O, ow) or (O, ow)
-    stride, padding, output_padding, groups, dilation, dtype, out, workers
+    stride, padding, output_padding, groups, dilation, dtype, out, method, workers
         As in `conv_transpose2d_weight`.
 
     Returns
@@ -645,7 +651,7 @@ def conv_transpose1d_weight(input, weight_size, grad_output, stride=1, padding=0
     (3, 5, 2)
     """
     return _transposed_weight_gradient(1, input, weight_size, grad_output, stride, padding, output_padding, groups,
-                                       dilation, dtype, out, workers)
+                                       dilation, dtype, out, method, workers)
 
 
 def conv_transpose1d_bias(grad_output):
@@ -745,7 +751,7 @@ def conv_transpose2d_input(input_size, weight, grad_output, stride=1, padding=0,
 
 
 def conv_transpose2d_weight(input, weight_size, grad_output, stride=1, padding=0, output_padding=0, groups=1,
-                            dilation=1, *, dtype=None, out=None, workers=None):
+                            dilation=1, *, dtype=None, out=None, method="auto", workers=None):
     """Gradient of `pyconv.conv_transpose2d` with respect to its weight.
 
     Parameters
@@ -756,7 +762,7 @@ def conv_transpose2d_weight(input, weight_size, grad_output, stride=1, padding=0
         The loss's gradient with respect to the output.
     stride, padding, output_padding, groups, dilation
         As given to `pyconv.conv_transpose2d`.
-    dtype, out, workers
+    dtype, out, method, workers
         As in `conv2d_weight`.
 
     Returns
@@ -778,7 +784,7 @@ def conv_transpose2d_weight(input, weight_size, grad_output, stride=1, padding=0
     (3, 5, 2, 2)
     """
     return _transposed_weight_gradient(2, input, weight_size, grad_output, stride, padding, output_padding, groups,
-                                       dilation, dtype, out, workers)
+                                       dilation, dtype, out, method, workers)
 
 
 def conv_transpose2d_bias(grad_output):
@@ -880,7 +886,7 @@ def conv_transpose3d_input(input_size, weight, grad_output, stride=1, padding=0,
 
 
 def conv_transpose3d_weight(input, weight_size, grad_output, stride=1, padding=0, output_padding=0, groups=1,
-                            dilation=1, *, dtype=None, out=None, workers=None):
+                            dilation=1, *, dtype=None, out=None, method="auto", workers=None):
     """Gradient of `pyconv.conv_transpose3d` with respect to its weight.
 
     Parameters
@@ -888,7 +894,7 @@ def conv_transpose3d_weight(input, weight_size, grad_output, stride=1, padding=0
     input : array_like, (N, C, D, H, W) or (C, D, H, W)
     weight_size : tuple of int, (C, O / groups, kd, kh, kw)
     grad_output : array_like, (N, O, od, oh, ow) or (O, od, oh, ow)
-    stride, padding, output_padding, groups, dilation, dtype, out, workers
+    stride, padding, output_padding, groups, dilation, dtype, out, method, workers
         As in `conv_transpose2d_weight`.
 
     Returns
@@ -909,7 +915,7 @@ def conv_transpose3d_weight(input, weight_size, grad_output, stride=1, padding=0
     (3, 5, 2, 2, 2)
     """
     return _transposed_weight_gradient(3, input, weight_size, grad_output, stride, padding, output_padding, groups,
-                                       dilation, dtype, out, workers)
+                                       dilation, dtype, out, method, workers)
 
 
 def conv_transpose3d_bias(grad_output):
@@ -1067,7 +1073,8 @@ def _input_gradient(ndim, input_size, weight, grad_output, stride, padding, dila
 
 
 def _weight_gradient(ndim, input, weight_size, grad_output, stride, padding, dilation, groups, padding_mode,
-                     padding_value, dtype, out, workers, names=("input", "weight_size", "grad_output"), added=0):
+                     padding_value, dtype, out, method, workers, names=("input", "weight_size", "grad_output"),
+                     added=0):
     """As `_input_gradient`."""
     x, g = _check.numeric_array(input, names[0]), _check.numeric_array(grad_output, names[2])
     size = _check.shape(weight_size, names[1])
@@ -1076,7 +1083,7 @@ def _weight_gradient(ndim, input, weight_size, grad_output, stride, padding, dil
     if g.shape[added:] != layer.shape[added:]:
         _check.gradient_shape(g.shape[added:], layer.shape[added:], names[2],
                               {names[0]: x.shape[added:], names[1]: size[2 * added:]})
-    return _products(x, g, size, layer, conv._padding_value(padding_value, layer), out, workers, added)
+    return _products(x, g, size, layer, conv._padding_value(padding_value, layer), out, method, workers, added)
 
 
 def _bias_gradient(ndim, grad_output):
@@ -1097,7 +1104,7 @@ def _backward(ndim, input, weight, grad_output, stride, padding, dilation, group
     return (_input_gradient(ndim, x.shape, w, grad_output, stride, padding, dilation, groups, padding_mode, None, None,
                             method, workers, names),
             _weight_gradient(ndim, x, w.shape, grad_output, stride, padding, dilation, groups, padding_mode,
-                             padding_value, None, None, workers, names),
+                             padding_value, None, None, method, workers, names),
             _bias_gradient(ndim, grad_output))
 
 
@@ -1114,13 +1121,13 @@ def _transposed_input_gradient(ndim, input_size, weight, grad_output, stride, pa
 
 
 def _transposed_weight_gradient(ndim, input, weight_size, grad_output, stride, padding, output_padding, groups,
-                                dilation, dtype, out, workers, names=("input", "weight_size", "grad_output")):
+                                dilation, dtype, out, method, workers, names=("input", "weight_size", "grad_output")):
     x, g = _check.numeric_array(input, names[0]), _check.numeric_array(grad_output, names[2])
     size = _check.shape(weight_size, names[1])
     layer = conv._settle_transposed(ndim, x.shape, size, None, x.dtype, g.dtype, None, stride, padding, output_padding,
                                     groups, dilation, None, dtype, names[:2])
     _check.gradient_shape(g.shape, layer.shape, names[2], {names[0]: x.shape, names[1]: size})
-    return _products(g, x, size, layer, 0, out, workers, conjugate=True)
+    return _products(g, x, size, layer, 0, out, method, workers, conjugate=True)
 
 
 def _transposed_backward(ndim, input, weight, grad_output, stride, padding, output_padding, groups, dilation, method,
@@ -1130,12 +1137,13 @@ def _transposed_backward(ndim, input, weight, grad_output, stride, padding, outp
     return (_transposed_input_gradient(ndim, x.shape, w, grad_output, stride, padding, output_padding, groups, dilation,
                                        None, None, method, workers, names),
             _transposed_weight_gradient(ndim, x, w.shape, grad_output, stride, padding, output_padding, groups,
-                                        dilation, None, None, workers, names),
+                                        dilation, None, None, method, workers, names),
             _bias_gradient(ndim, grad_output))
 
 
-def _products(x, g, shape, layer, value, out, workers, added=0, conjugate=False):
+def _products(x, g, shape, layer, value, out, method, workers, added=0, conjugate=False):
     """The sums of conj(x) * g that are the weight gradient of a layer's convolution of x; or their conjugates."""
+    variant = conv._gradient_variant(method, layer.weight_gradient)
     workers = 1 if workers is None and layer.brief else resolve_workers(workers)
     if out is not None:
         _check.output_array(out, shape[2 * added:], layer.result)
@@ -1145,7 +1153,7 @@ def _products(x, g, shape, layer, value, out, workers, added=0, conjugate=False)
         """The sums in the dtype `computed`, stored into `out`, or as a new array."""
         dw = np.empty(shape, computed)
         engine.weight_gradient(x, g, dw, layer.nbatch, layer.groups, layer.stride, layer.dilation, layer.before,
-                               layer.boundary, value, workers)
+                               layer.boundary, value, workers, variant)
         if conjugate and computed.kind == "c":
             np.conjugate(dw, out=dw)
         if out is None and computed == layer.result:

@@ -669,7 +669,7 @@ def _weight_gradient(x, dy, pair, workers, groups=None, dtype=np.float64):
     """Of a block, in `dtype`, whatever the block's."""
     groups = pair.groups if groups is None else groups
     return grad.conv2d_weight(x, (dy.shape[1], x.shape[1] // groups, *pair.k), dy, pair.stride, 0, pair.dilation,
-                              groups, dtype=dtype, workers=workers)
+                              groups, dtype=dtype, method="direct", workers=workers)
 
 
 def _windows(x, pair):

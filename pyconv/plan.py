@@ -39,6 +39,12 @@ _CYCLES_A_MAPPED_BYTE = 1
 # Winograd: |y - exact| <= c * u * max(|x| * |w|) with c this and 2 for each term of a plane's sum, as measured on signs
 # that add up all roundings, on impulses, random numbers, twelve decades and photographs (tests/test_winograd.py).
 _ERROR = {(2, 3): 9, (4, 3): 40, (3, 3): 26, (4, 4): 180, (4, 5): 180}
+# Gradients of the weights: |dw - exact| <= c * u * max(|x| * |dy|) with c this and 2 for each tile of an image
+# (tests/test_winograd_weights.py).
+_WEIGHT_ERROR = {(4, 3): 40, (3, 3): 26, (4, 4): 180, (4, 5): 180}
+_CYCLES_A_WINDOW = 3                 # weight gradients, a vector of one plane: of windows, of tiles of dy, of sums
+_CYCLES_A_TILE = 3
+_CYCLES_A_SUM = 6
 _FFT_ERROR = 40                      # the same of Fourier transforms (tests/test_fft.py)
 _CYCLES_A_NANOSECOND = 5.4           # of engine.fft_cost: with memory as busy as in whole calls
 # Signals, in ns on the same machine: a product of direct sums along one axis, and an element of whole spectra by NumPy,
@@ -268,6 +274,29 @@ def choose_gradient(sample, weight, dtype, stride, sides, dilation, groups):
     return choose((weight[0], *size), exchanged, dtype, stride, back, dilation, groups, False, method)
 
 
+@functools.lru_cache(maxsize=1024)
+def choose_weight_gradient(sample, weight, dtype, stride, sides, dilation, groups):
+    """The `Choice` for the gradient of a convolution's weights: parameters as in `choose`."""
+    one = (1,) * len(stride)
+    size = tuple((n + sum(pair) - d * (k - 1) - 1) // s + 1
+                 for n, pair, k, s, d in zip(sample[1:], sides, weight[2:], stride, dilation, strict=True))
+    positions = math.prod(size)
+    direct = Candidate("direct", None, _direct_weight_cycles(sample, weight, dtype, size), positions + 2, True)
+    if (stride != one or dilation != one or weight[0] == groups or 0 in sample + weight or positions < 1
+            or obstacle("winograd", weight, dtype, stride, dilation, groups)):
+        return Choice("direct", None, "Winograd does not apply", (direct,))
+    others = []
+    for variant in _winograd_variants(weight[2:]):
+        if variant in _WEIGHT_ERROR:
+            error = _WEIGHT_ERROR[variant] + 2 * math.prod(-(-on // variant[0]) for on in size)
+            others.append(Candidate("winograd", variant, _winograd_weight_cycles(variant, sample, weight, dtype, size),
+                                    error, error <= (positions + 2) / 2))
+    best = min(others, key=lambda candidate: (not candidate.accurate, candidate.cycles))
+    if best.accurate and best.cycles < direct.cycles:
+        return Choice("winograd", best.variant, f"{_name(*best[:2])} is faster than direct", (direct, *others))
+    return Choice("direct", None, "Winograd would be slower or too inaccurate", (direct, *others))
+
+
 # ---- estimates ----
 
 
@@ -342,6 +371,27 @@ def _winograd_cycles(variant, sample, weight, dtype, size, dilation, groups, pre
     return _CYCLES_A_CALL + max(multiply + transform + copy, _memory_cycles(sample, weight, dtype, size))
 
 
+def _direct_weight_cycles(sample, weight, dtype, size):
+    lanes = _lanes(dtype)
+    vectors = -(-weight[1] // lanes) * weight[0] * math.prod(weight[2:])
+    multiply = vectors * math.prod(size) / _VECTORS_A_CYCLE * _TILES_OVERHEAD
+    return max(multiply + math.prod(sample) / lanes * _CYCLES_A_COPY, _memory_cycles(sample, weight, dtype, size))
+
+
+def _winograd_weight_cycles(variant, sample, weight, dtype, size):
+    m, r = variant
+    lanes, planes = _lanes(dtype), (m + r - 1)**2
+    by, bx = (-(-k // r) for k in weight[2:])
+    tiles = [-(-on // m) for on in size]
+    channels = -(-weight[1] // lanes)
+    sums = planes * by * bx * weight[0] * channels
+    multiply = sums * math.prod(tiles) / _VECTORS_A_CYCLE * _TILES_OVERHEAD
+    windows = channels * (sample[0] // weight[1]) * (tiles[0] + by - 1) * (tiles[1] + bx - 1)
+    transform = planes * (windows * _CYCLES_A_WINDOW
+                          + weight[0] * -(-math.prod(tiles) // lanes) * _CYCLES_A_TILE) + sums * _CYCLES_A_SUM
+    return _CYCLES_A_CALL + max(multiply + transform, _memory_cycles(sample, weight, dtype, size))
+
+
 def winograd_error(variant, weight):
     """c in |y - exact| <= c * u * max(|x| * |w|), for weights of this shape."""
     return _ERROR[variant] + 2 * weight[1] * math.prod(-(-k // variant[1]) for k in weight[2:])
@@ -410,6 +460,7 @@ class Plan:
         choice = choose(self._sample, weight.shape, layer.computed, layer.stride, layer.sides, layer.dilation,
                         layer.groups, True, method)
         self._gradient_variant = layer.gradient.variant
+        self._weight_gradient_variant = layer.weight_gradient.variant
         if not np.isfinite(weight).all():
             self._gradient_variant = None
             if choice.variant is not None and method == "auto":
@@ -526,7 +577,7 @@ class Plan:
             _check.output_array(out, shape, self.dtype)
         dw = np.empty(shape, self._computed)
         engine.weight_gradient(x, dy, dw, len(batch), self._groups, self._stride, self._dilation, self._before,
-                               self._boundary, self._value, self._threads(batch))
+                               self._boundary, self._value, self._threads(batch), self._weight_gradient_variant)
         if out is None and dw.dtype == self.dtype:
             return dw
         with np.errstate(over="ignore"):

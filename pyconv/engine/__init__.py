@@ -771,7 +771,7 @@ def _residues_of_axis(first, n, k, on, s, d):
                    tap * d // s + reach * d_g - (first + offset) // s)
 
 
-def weight_gradient(x, g, dw, nbatch, groups, stride, dilation, before, boundary, constant, workers):
+def weight_gradient(x, g, dw, nbatch, groups, stride, dilation, before, boundary, constant, workers, variant=None):
     """The gradient of `correlate` in w: the sum of conj(x) * g over the batch and all positions.
 
     Parameters
@@ -783,6 +783,9 @@ def weight_gradient(x, g, dw, nbatch, groups, stride, dilation, before, boundary
         C-contiguous; its dtype, float32, float64, int64 or a complex one, is the one computed in.
     nbatch, groups, stride, dilation, before, boundary, constant, workers
         As in `correlate`.
+    variant : tuple, optional
+        One of `WINOGRAD_VARIANTS`, as in `winograd`, at stride and dilation 1 with two spatial axes and a real dw of
+        floats: by the adjoint of that. Gradients that are not finite are computed again without.
     """
     run = _kernels[dw.real.dtype].weight_gradient
 
@@ -793,6 +796,11 @@ def weight_gradient(x, g, dw, nbatch, groups, stride, dilation, before, boundary
 
     if g.size == 0 or dw.size == 0:
         dw[...] = 0
+        return
+    if variant is not None:
+        if not _kernels[dw.dtype].winograd_weight_gradient(x, g, dw, nbatch, groups, before, boundary, constant,
+                                                           workers, *variant):
+            np.copyto(dw, products(x, g, constant), where=~np.isfinite(dw))
         return
     if dw.dtype.kind != "c":
         run(x, g, dw, nbatch, groups, stride, dilation, before, boundary, constant, workers)

@@ -268,6 +268,7 @@ include "rows.pxi"
 include "weights.pxi"
 include "exchange.pxi"
 include "winograd.pxi"
+include "winograd_weights.pxi"
 include "fft.pxi"
 
 

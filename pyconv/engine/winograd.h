@@ -357,4 +357,145 @@ PYCONV_INLINE const WinogradTransforms *find_variant(int m, int r) {
     return NULL;
 }
 
+/* ---- the adjoint transforms, for the gradient of the weights (winograd_weights.pxi tells how they are used) */
+
+/* A window of a x a vectors, rows `row` and columns `column` reals apart, B along both axes: a * a vectors `plane` apart. */
+typedef void (*winograd_window)(const real *x, int64_t row, int64_t column, real *to, int64_t plane);
+/* Tiles of m x m pixels, row i of them as a line of pixels at y + i * line, A's transpose along both axes. */
+typedef void (*winograd_spread)(const real *y, int64_t line, int64_t vectors, real *to, int64_t plane);
+/* G's transpose along both axes of a * a vectors, `plane` apart: r x r vectors. */
+typedef void (*winograd_gather)(const real *from, int64_t plane, vec *g);
+
+PYCONV_INLINE void any_window(int a, const double *B, const real *x, int64_t row, int64_t column, real *to,
+                              int64_t plane) {
+    vec t[PYCONV_MAX_A][PYCONV_MAX_A];
+    PYCONV_UNROLL
+    for (int j = 0; j < a; j++) {
+        vec d[PYCONV_MAX_A], h[PYCONV_MAX_A];
+        PYCONV_UNROLL
+        for (int i = 0; i < a; i++) d[i] = *(const vec *)(x + i * row + j * column);
+        apply_table(B, a, a, d, h);
+        PYCONV_UNROLL
+        for (int i = 0; i < a; i++) t[i][j] = h[i];
+    }
+    PYCONV_UNROLL
+    for (int i = 0; i < a; i++) {
+        vec h[PYCONV_MAX_A];
+        apply_table(B, a, a, t[i], h);
+        PYCONV_UNROLL
+        for (int j = 0; j < a; j++) *(vec *)(to + (i * a + j) * plane) = h[j];
+    }
+}
+
+/* out = A' in, of A's m rows and a columns. */
+PYCONV_INLINE void apply_transposed(const double *A, int m, int a, const vec *in, vec *out) {
+    PYCONV_UNROLL
+    for (int i = 0; i < a; i++) {
+        int begun = 0;
+        PYCONV_UNROLL
+        for (int k = 0; k < m; k++) {
+            const real t = (real)A[k * a + i];
+            if (t == 0) continue;
+            if (!begun) out[i] = in[k] * t;
+            else out[i] += in[k] * t;
+            begun = 1;
+        }
+    }
+}
+
+PYCONV_INLINE void any_spread(int m, int a, const double *A, const real *y, int64_t line, int64_t vectors, real *to,
+                              int64_t plane) {
+    for (int64_t v = 0; v < vectors; v++) {
+        vec t[PYCONV_MAX_M][PYCONV_MAX_A];
+        PYCONV_UNROLL
+        for (int i = 0; i < m; i++) {
+            vec d[PYCONV_MAX_M];
+            part_reals(m, y + i * line, d);
+            apply_transposed(A, m, a, d, t[i]);
+        }
+        PYCONV_UNROLL
+        for (int j = 0; j < a; j++) {
+            vec d[PYCONV_MAX_M], h[PYCONV_MAX_A];
+            PYCONV_UNROLL
+            for (int i = 0; i < m; i++) d[i] = t[i][j];
+            apply_transposed(A, m, a, d, h);
+            PYCONV_UNROLL
+            for (int i = 0; i < a; i++) *(vec *)(to + (i * a + j) * plane) = h[i];
+        }
+        y += m * PYCONV_LANES;
+        to += PYCONV_LANES;
+    }
+}
+
+/* out[l] = the sum of p_i^l in[i] over all points but infinity, which has its part in the last one alone. */
+PYCONV_INLINE void apply_powers(const double *P, int r, int a, const vec *in, vec *out) {
+    PYCONV_UNROLL
+    for (int l = 0; l < r; l++) {
+        int begun = 0;
+        PYCONV_UNROLL
+        for (int i = 0; i < a; i++) {
+            double power = i < a - 1 || l == r - 1;
+            if (i < a - 1) {
+                PYCONV_UNROLL
+                for (int n = 0; n < l; n++) power *= P[i];
+            }
+            const real t = (real)power;
+            if (t == 0) continue;
+            if (!begun) out[l] = in[i] * t;
+            else out[l] += in[i] * t;
+            begun = 1;
+        }
+    }
+}
+
+PYCONV_INLINE void any_gather(int r, int a, const double *P, const double *N, const real *from, int64_t plane, vec *g) {
+    vec t[5][PYCONV_MAX_A]; /* r */
+    PYCONV_UNROLL
+    for (int j = 0; j < a; j++) {
+        vec d[PYCONV_MAX_A], s[5];
+        PYCONV_UNROLL
+        for (int i = 0; i < a; i++) d[i] = *(const vec *)(from + (i * a + j) * plane) * (real)(1 / (N[i] * N[j]));
+        apply_powers(P, r, a, d, s);
+        PYCONV_UNROLL
+        for (int l = 0; l < r; l++) t[l][j] = s[l];
+    }
+    PYCONV_UNROLL
+    for (int l = 0; l < r; l++) apply_powers(P, r, a, t[l], g + l * r);
+}
+
+#define PYCONV_ADJOINT(m, r)                                                                                         \
+    static void window_##m##_##r(const real *x, int64_t row, int64_t column, real *to, int64_t plane) {              \
+        any_window(m + r - 1, &B_##m##_##r[0][0], x, row, column, to, plane);                                        \
+    }                                                                                                                \
+    static void spread_##m##_##r(const real *y, int64_t line, int64_t vectors, real *to, int64_t plane) {            \
+        any_spread(m, m + r - 1, &A_##m##_##r[0][0], y, line, vectors, to, plane);                                   \
+    }                                                                                                                \
+    static void gather_##m##_##r(const real *from, int64_t plane, vec *g) {                                          \
+        any_gather(r, m + r - 1, P_##m##_##r, N_##m##_##r, from, plane, g);                                          \
+    }
+PYCONV_ADJOINT(2, 3)
+PYCONV_ADJOINT(4, 3)
+PYCONV_ADJOINT(3, 3)
+PYCONV_ADJOINT(4, 4)
+PYCONV_ADJOINT(4, 5)
+
+typedef struct {
+    int m, r, a;
+    winograd_window window;
+    winograd_spread spread;
+    winograd_gather gather;
+} WinogradAdjoint;
+
+#define PYCONV_ADJOINT_VARIANT(m, r) {m, r, m + r - 1, window_##m##_##r, spread_##m##_##r, gather_##m##_##r}
+static const WinogradAdjoint winograd_adjoints[] = {
+    PYCONV_ADJOINT_VARIANT(2, 3), PYCONV_ADJOINT_VARIANT(4, 3), PYCONV_ADJOINT_VARIANT(3, 3),
+    PYCONV_ADJOINT_VARIANT(4, 4), PYCONV_ADJOINT_VARIANT(4, 5),
+};
+
+PYCONV_INLINE const WinogradAdjoint *find_adjoint(int m, int r) {
+    for (unsigned i = 0; i < sizeof(winograd_adjoints) / sizeof(winograd_adjoints[0]); i++)
+        if (winograd_adjoints[i].m == m && winograd_adjoints[i].r == r) return &winograd_adjoints[i];
+    return NULL;
+}
+
 #endif
