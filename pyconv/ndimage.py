@@ -558,7 +558,7 @@ def laplace(
     cval = _check.image_cval(cval, image.dtype)
     widen = _check.filter_precision(precision)
     workers = resolve_workers(workers)
-    output = _check.filter_output(output, image, complex_result=image.dtype.kind == "c")
+    output = _check.filter_output(output, image, image.dtype.kind == "c" if filtered else None)
     passes = [_line(image.ndim, *line, [1, -2, 1]) for line in zip(filtered, boundaries, strict=True)]
     if _mergeable(_Form(*_form(image, output, widen)), passes, boundaries, cval):
         cross = np.zeros([3 if axis in filtered else 1 for axis in range(image.ndim)], np.int64)
@@ -633,8 +633,8 @@ def generic_laplace(
     image = _check.image(input)
     axes = _check.filter_axes(axes, image.ndim)
     modes = _check.one_an_axis(mode, "mode", len(axes))
-    output = _check.filter_output(output, image, complex_result=image.dtype.kind == "c")
-    extra_keywords = extra_keywords or {}
+    output = _check.filter_output(output, image, complex_result=None)
+    extra_keywords = {} if extra_keywords is None else extra_keywords
     if np.may_share_memory(image, output):
         image = image.copy()
     if not axes:
@@ -712,12 +712,13 @@ def gaussian_filter(
     cval = _check.image_cval(cval, image.dtype)
     widen = _check.filter_precision(precision)
     workers = resolve_workers(workers)
-    output = _check.filter_output(output, image, complex_result=image.dtype.kind == "c")
+    output = _check.filter_output(output, image, complex_result=None)
     settings = sigma, order, mode, cval, truncate, radius, axes, channel_axis
     steps = _steps(_gaussian_steps, image, output, widen, *settings)
     if not steps:
         output[...] = image
         return output
+    _check.filter_kind(output.dtype, image.dtype.kind == "c")
     return _filter(image, steps, cval, output, widen, workers)
 
 
@@ -849,11 +850,13 @@ def uniform_filter(
     cval = _check.image_cval(cval, image.dtype)
     widen = _check.filter_precision(precision)
     workers = resolve_workers(workers)
-    output = _check.filter_output(output, image, complex_result=image.dtype.kind == "c")
+    complex_result = image.dtype.kind == "c"
+    output = _check.filter_output(output, image, complex_result or None, promote=True, stacklevel=3)
     steps = _steps(_uniform_steps, image, output, widen, size, mode, cval, origin, axes, channel_axis)
     if not steps:
         output[...] = image
         return output
+    _check.filter_kind(output.dtype, complex_result)
     return _filter(image, steps, cval, output, widen, workers)
 
 
@@ -903,13 +906,13 @@ def uniform_filter1d(
     """
     image = _check.image(input)
     axis = _check.filter_axis(axis, _check.image_axes(image.ndim, channel_axis))
-    size = _check.filter_size(size, minimum=1)
+    size = _check.filter_size(size)
     origin = _check.filter_origin(origin, size)
     boundary = _check.image_boundary(mode)
     cval = _check.image_cval(cval, image.dtype)
     widen = _check.filter_precision(precision)
     workers = resolve_workers(workers)
-    output = _check.filter_output(output, image, complex_result=image.dtype.kind == "c")
+    output = _check.filter_output(output, image, image.dtype.kind == "c", promote=True, stacklevel=3)
     sweep = _mean(image.ndim, axis, boundary, size, origin, output.dtype.char)
     return _filter(image, [sweep], cval, output, widen, workers)
 
@@ -976,8 +979,8 @@ def generic_gradient_magnitude(
     image = _check.image(input)
     axes = _check.filter_axes(axes, image.ndim)
     modes = _check.one_an_axis(mode, "mode", len(axes))
-    output = _check.filter_output(output, image, complex_result=image.dtype.kind == "c")
-    extra_keywords = extra_keywords or {}
+    output = _check.filter_output(output, image, complex_result=None)
+    extra_keywords = {} if extra_keywords is None else extra_keywords
     if np.may_share_memory(image, output):
         image = image.copy()
     if not axes:
@@ -1311,7 +1314,7 @@ def _place_kernel(ndim, kernel, mode, origin, axes, channel_axis, convolution):
     for axis, k, axis_origin in zip(ascending, kernel, origins, strict=True):
         if convolution:
             # The middle of the turned kernel: one further for an even number of weights.
-            axis_origin = -_check.integer(axis_origin, "origin") - (k % 2 == 0)
+            axis_origin = -_check.filter_integer(axis_origin, "origin") - (k % 2 == 0)
         before[image_axes[axis]] = k // 2 + _check.filter_origin(axis_origin, k)
         shape[image_axes[axis]] = k
     return tuple(shape), tuple(before), (boundary,) * ndim
@@ -1327,7 +1330,7 @@ def _correlate1d(input, weights, axis, output, mode, cval, origin, channel_axis,
     axis = _check.filter_axis(axis, _check.image_axes(image.ndim, channel_axis))
     if convolution:
         weights = weights[::-1]
-        origin = -_check.integer(origin, "origin") - (weights.size % 2 == 0)
+        origin = -_check.filter_integer(origin, "origin") - (weights.size % 2 == 0)
     elif weights.dtype.kind == "c":
         weights = weights.conj()
     origin = _check.filter_origin(origin, weights.size)
@@ -1439,7 +1442,7 @@ def _gaussian_steps(form: _Form, sigma, order, mode, cval, truncate, radius, axe
 def _uniform_steps(form: _Form, size, mode, cval, origin, axes, channel_axis):
     image_axes = _check.image_axes(form.ndim, channel_axis)
     filtered = [image_axes[axis] for axis in _check.filter_axes(axes, len(image_axes))]
-    sizes = [_check.filter_size(k) for k in _check.one_an_axis(size, "size", len(filtered))]
+    sizes = [_check.box_size(k) for k in _check.one_an_axis(size, "size", len(filtered))]
     origins = _check.one_an_axis(origin, "origin", len(filtered))
     boundaries = _check.image_boundaries(mode, len(filtered))
     passes = [
