@@ -133,7 +133,8 @@ def image(input):
     """`input` as an array of a dtype that the image filters know."""
     input = _array(input, "input")
     if input.dtype.char not in _IMAGE_DTYPES:
-        raise FilterArgumentError(f"input must be an array of numbers up to 64 bits each, got dtype {input.dtype}")
+        error = FilterTypeError if input.ndim else FilterAxisTypeError
+        raise error(f"input must be an array of numbers up to 64 bits each, got dtype {input.dtype}")
     return input
 
 

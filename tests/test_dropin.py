@@ -437,3 +437,31 @@ def test_odd_arguments(name):
 def catchable(error):
     """The class by which callers know a SciPy error: Python's own, or NumPy's AxisError."""
     return next(c for c in type(error).__mro__ if c.__module__ == "builtins" or c is np.exceptions.AxisError)
+
+
+NO_NUMBERS = (
+    None, "a", b"x", {}, object(), ["a", "b"], [None, 1], [[1, 2], [3]], [10**30], np.ones((3, 3), object),
+    np.ones((3, 3), np.longdouble), np.ones((3, 3), np.clongdouble), np.ones((3, 3), "U3"),
+    np.zeros(3, [("a", int)]), np.array([1, 2], "M8[s]"), np.array([1, 2], "m8[s]"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_images_that_are_no_numbers(name):
+    """SciPy returns a single object as it is where there is nothing to filter along; that is refused here as well."""
+    for value in NO_NUMBERS:
+        ndim = 1 if isinstance(value, list) else np.ndim(value)
+        errors = []
+        for side in (scipy_ndimage, ours):
+            keywords = dict(REQUIRED.get(name, {}))
+            if name.startswith("generic"):
+                keywords["derivative2" if "laplace" in name else "derivative"] = side.sobel
+            if name in ("correlate", "convolve"):
+                keywords = {"weights": np.ones((3,) * ndim)}
+            errors.append(Outcome(getattr(side, name), (value,), keywords).error)
+        theirs, mine = errors
+        if theirs is None:
+            assert ndim == 0
+            assert isinstance(mine, TypeError)
+        else:
+            assert isinstance(mine, catchable(theirs)), f"{value!r}\nSciPy: {theirs!r}\npyconv: {mine!r}"
