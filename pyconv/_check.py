@@ -349,6 +349,23 @@ def filter_kind(dtype, complex_result):
         raise FilterArgumentError(f"output must have a real dtype, since the result is real, got {dtype}")
 
 
+def filter_overflow(overflow, dtype):
+    """"saturate" or "raise" where the output's integers follow it; None where they wrap, or there are none."""
+    if overflow is None:
+        return None
+    one_of(overflow, "overflow", ("raise", "saturate", "wrap"))
+    return None if overflow == "wrap" or dtype.kind not in "iu" else overflow
+
+
+def filter_results(fit, dtype):
+    """With overflow="raise", every result must be one that the output can hold."""
+    if not fit:
+        raise OverflowError(
+            f"overflow: some results lie outside {dtype}, or are NaN; pass output= a wider dtype, or "
+            "overflow='saturate' or 'wrap'"
+        )
+
+
 class ZeroSigmaError(ValueError, ZeroDivisionError):
     """What SciPy reports as a ZeroDivisionError and the rest of pyconv as a ValueError."""
 

@@ -135,6 +135,10 @@ _ARGUMENTS = {
     precision : {None, "float64"}, optional
         ``"float64"`` takes the sums of float16, float32 and complex64 images in double precision, as SciPy
         does.
+    overflow : {None, "wrap", "saturate", "raise"}, optional
+        What becomes of results that an output of integers cannot hold. They wrap, as SciPy's do; or are the nearest
+        integer that it can hold; or are an OverflowError, and nothing is written. The last two look at results only:
+        what is between two passes is held in 64 bits.
     workers : int, optional
         Number of threads. Default: all processors this process may use.
 """,
@@ -171,6 +175,7 @@ def correlate(
     axes: int | Sequence[int] | None = None,
     channel_axis: int | None = None,
     precision: str | None = None,
+    overflow: str | None = None,
     method: str = "auto",
     workers: int | None = None,
 ) -> NDArray:
@@ -222,9 +227,8 @@ def correlate(
     >>> ndimage.correlate(picture, np.ones((3, 3)) / 9, channel_axis=-1).shape
     (4, 5, 3)
     """
-    return _correlate(
-        input, weights, output, mode, cval, origin, axes, channel_axis, precision, method, workers, convolution=False
-    )
+    settings = mode, cval, origin, axes, channel_axis, precision, overflow, method, workers
+    return _correlate(input, weights, output, *settings, convolution=False)
 
 
 @_document
@@ -239,6 +243,7 @@ def convolve(
     axes: int | Sequence[int] | None = None,
     channel_axis: int | None = None,
     precision: str | None = None,
+    overflow: str | None = None,
     method: str = "auto",
     workers: int | None = None,
 ) -> NDArray:
@@ -289,9 +294,8 @@ def convolve(
            [4, 5, 6, 0],
            [7, 8, 9, 0]])
     """
-    return _correlate(
-        input, weights, output, mode, cval, origin, axes, channel_axis, precision, method, workers, convolution=True
-    )
+    settings = mode, cval, origin, axes, channel_axis, precision, overflow, method, workers
+    return _correlate(input, weights, output, *settings, convolution=True)
 
 
 @_document
@@ -306,6 +310,7 @@ def correlate1d(
     *,
     channel_axis: int | None = None,
     precision: str | None = None,
+    overflow: str | None = None,
     workers: int | None = None,
 ) -> NDArray:
     """Correlate an image with weights along one axis.
@@ -340,9 +345,8 @@ def correlate1d(
     >>> ndimage.correlate1d([1, 2, 4, 8], [-1, 1])
     array([0, 1, 2, 4])
     """
-    return _correlate1d(
-        input, weights, axis, output, mode, cval, origin, channel_axis, precision, workers, convolution=False
-    )
+    settings = mode, cval, origin, channel_axis, precision, overflow, workers
+    return _correlate1d(input, weights, axis, output, *settings, convolution=False)
 
 
 @_document
@@ -357,6 +361,7 @@ def convolve1d(
     *,
     channel_axis: int | None = None,
     precision: str | None = None,
+    overflow: str | None = None,
     workers: int | None = None,
 ) -> NDArray:
     """Convolve an image with weights along one axis.
@@ -392,9 +397,8 @@ def convolve1d(
     >>> ndimage.convolve1d([0, 0, 1, 0, 0], [1, 2, 3])
     array([0, 1, 2, 3, 0])
     """
-    return _correlate1d(
-        input, weights, axis, output, mode, cval, origin, channel_axis, precision, workers, convolution=True
-    )
+    settings = mode, cval, origin, channel_axis, precision, overflow, workers
+    return _correlate1d(input, weights, axis, output, *settings, convolution=True)
 
 
 @_document
@@ -407,6 +411,7 @@ def sobel(
     *,
     channel_axis: int | None = None,
     precision: str | None = None,
+    overflow: str | None = None,
     workers: int | None = None,
 ) -> NDArray:
     """Sobel's derivative along one axis.
@@ -449,7 +454,7 @@ def sobel(
     >>> ndimage.sobel(image, output=float)[1]
     array([  0., -36., -36.,   0.])
     """
-    return _slope(input, axis, 2, output, mode, cval, channel_axis, precision, workers)
+    return _slope(input, axis, 2, output, mode, cval, channel_axis, precision, overflow, workers)
 
 
 @_document
@@ -462,6 +467,7 @@ def prewitt(
     *,
     channel_axis: int | None = None,
     precision: str | None = None,
+    overflow: str | None = None,
     workers: int | None = None,
 ) -> NDArray:
     """Prewitt's derivative along one axis.
@@ -500,7 +506,7 @@ def prewitt(
     >>> ndimage.prewitt(image)[1]
     array([  0, -27, -27,   0])
     """
-    return _slope(input, axis, 1, output, mode, cval, channel_axis, precision, workers)
+    return _slope(input, axis, 1, output, mode, cval, channel_axis, precision, overflow, workers)
 
 
 @_document
@@ -513,6 +519,7 @@ def laplace(
     axes: int | Sequence[int] | None = None,
     channel_axis: int | None = None,
     precision: str | None = None,
+    overflow: str | None = None,
     workers: int | None = None,
 ) -> NDArray:
     """Laplacian: the sum of the second differences, weights 1, -2, 1, along the axes.
@@ -559,6 +566,7 @@ def laplace(
     widen = _check.filter_precision(precision)
     workers = resolve_workers(workers)
     output = _check.filter_output(output, image, image.dtype.kind == "c" if filtered else None)
+    overflow = _check.filter_overflow(overflow, output.dtype)
     passes = [_line(image.ndim, *line, [1, -2, 1]) for line in zip(filtered, boundaries, strict=True)]
     if _mergeable(_Form(*_form(image, output, widen)), passes, boundaries, cval):
         cross = np.zeros([3 if axis in filtered else 1 for axis in range(image.ndim)], np.int64)
@@ -567,12 +575,15 @@ def laplace(
                 slice(None) if axis == line.axis else slice(k // 2, k // 2 + 1) for axis, k in enumerate(cross.shape)
             ]
             cross[tuple(middle)] += line.weights
-        return _filter(image, [_merge(passes, cross, one_dimensional=False)], cval, output, widen, workers)
+        steps = [_merge(passes, cross, one_dimensional=False)]
+        if overflow:
+            return _guarded(image, lambda held: steps, cval, output, overflow, workers)
+        return _filter(image, steps, cval, output, widen, workers)
 
     def second_difference(input, axis, output, mode, cval):
         return correlate1d(input, [1, -2, 1], axis, output, mode, cval, precision=precision, workers=workers)
 
-    return generic_laplace(image, second_difference, output, boundaries, cval, axes=filtered)
+    return generic_laplace(image, second_difference, output, boundaries, cval, axes=filtered, overflow=overflow)
 
 
 def generic_laplace(
@@ -585,6 +596,8 @@ def generic_laplace(
     extra_keywords: dict | None = None,
     *,
     axes: int | Sequence[int] | None = None,
+    channel_axis: int | None = None,
+    overflow: str | None = None,
 ) -> NDArray:
     """Sum of second derivatives along the axes, each taken by a function of yours.
 
@@ -608,6 +621,11 @@ def generic_laplace(
         Further keyword arguments of `derivative2`.
     axes : int or sequence of int, optional
         The axes to take derivatives along, if not all.
+    channel_axis : int, optional
+        The axis of the colour channels. Each channel is an image of its own, and all other arguments, those of
+        the derivative included, count the axes without this one.
+    overflow : {None, "wrap", "saturate", "raise"}, optional
+        As in `correlate`. All but ``"wrap"`` take the derivatives in 64 bits, in arrays as large as the image.
 
     Returns
     -------
@@ -631,6 +649,13 @@ def generic_laplace(
     array([ 1,  0, -2,  0,  1])
     """
     image = _check.image(input)
+    if channel_axis is not None or overflow is not None:
+
+        def plain(image, output):
+            settings = mode, cval, extra_arguments, extra_keywords
+            return generic_laplace(image, derivative2, output, *settings, axes=axes)
+
+        return _guarded_derivatives(plain, image, output, channel_axis, overflow, 2**53)
     axes = _check.filter_axes(axes, image.ndim)
     modes = _check.one_an_axis(mode, "mode", len(axes))
     output = _check.filter_output(output, image, complex_result=None)
@@ -661,6 +686,7 @@ def gaussian_filter(
     axes: int | Sequence[int] | None = None,
     channel_axis: int | None = None,
     precision: str | None = None,
+    overflow: str | None = None,
     workers: int | None = None,
 ) -> NDArray:
     """Blur with a Gaussian, or take a derivative of the blurred image.
@@ -716,9 +742,12 @@ def gaussian_filter(
     settings = sigma, order, mode, cval, truncate, radius, axes, channel_axis
     steps = _steps(_gaussian_steps, image, output, widen, *settings)
     if not steps:
-        output[...] = image
-        return output
+        return _copied(image, output, overflow, workers)
     _check.filter_kind(output.dtype, image.dtype.kind == "c")
+    if _check.filter_overflow(overflow, output.dtype):
+        return _guarded(
+            image, lambda held: _steps(_gaussian_steps, image, held, widen, *settings), cval, output, overflow, workers
+        )
     return _filter(image, steps, cval, output, widen, workers)
 
 
@@ -736,6 +765,7 @@ def gaussian_filter1d(
     radius: int | None = None,
     channel_axis: int | None = None,
     precision: str | None = None,
+    overflow: str | None = None,
     workers: int | None = None,
 ) -> NDArray:
     """Blur with a Gaussian along one axis, or take a derivative of the blurred image.
@@ -783,6 +813,7 @@ def gaussian_filter1d(
         cval,
         channel_axis=channel_axis,
         precision=precision,
+        overflow=overflow,
         workers=workers,
     )
 
@@ -799,6 +830,7 @@ def uniform_filter(
     axes: int | Sequence[int] | None = None,
     channel_axis: int | None = None,
     precision: str | None = None,
+    overflow: str | None = None,
     workers: int | None = None,
 ) -> NDArray:
     """Mean over a box around each pixel.
@@ -852,11 +884,15 @@ def uniform_filter(
     workers = resolve_workers(workers)
     complex_result = image.dtype.kind == "c"
     output = _check.filter_output(output, image, complex_result or None, promote=True, stacklevel=3)
-    steps = _steps(_uniform_steps, image, output, widen, size, mode, cval, origin, axes, channel_axis)
+    settings = size, mode, cval, origin, axes, channel_axis
+    steps = _steps(_uniform_steps, image, output, widen, *settings)
     if not steps:
-        output[...] = image
-        return output
+        return _copied(image, output, overflow, workers)
     _check.filter_kind(output.dtype, complex_result)
+    if _check.filter_overflow(overflow, output.dtype):
+        return _guarded(
+            image, lambda held: _steps(_uniform_steps, image, held, widen, *settings), cval, output, overflow, workers
+        )
     return _filter(image, steps, cval, output, widen, workers)
 
 
@@ -872,6 +908,7 @@ def uniform_filter1d(
     *,
     channel_axis: int | None = None,
     precision: str | None = None,
+    overflow: str | None = None,
     workers: int | None = None,
 ) -> NDArray:
     """Mean over `size` pixels along one axis.
@@ -914,6 +951,8 @@ def uniform_filter1d(
     workers = resolve_workers(workers)
     output = _check.filter_output(output, image, image.dtype.kind == "c", promote=True, stacklevel=3)
     sweep = _mean(image.ndim, axis, boundary, size, origin, output.dtype.char)
+    if _check.filter_overflow(overflow, output.dtype):
+        return _guarded(image, lambda held: [sweep], cval, output, overflow, workers)
     return _filter(image, [sweep], cval, output, widen, workers)
 
 
@@ -927,6 +966,8 @@ def generic_gradient_magnitude(
     extra_keywords: dict | None = None,
     *,
     axes: int | Sequence[int] | None = None,
+    channel_axis: int | None = None,
+    overflow: str | None = None,
 ) -> NDArray:
     """Length of the gradient, whose components are taken by a function of yours.
 
@@ -950,6 +991,11 @@ def generic_gradient_magnitude(
         Further keyword arguments of `derivative`.
     axes : int or sequence of int, optional
         The axes to take derivatives along, if not all.
+    channel_axis : int, optional
+        The axis of the colour channels. Each channel is an image of its own, and all other arguments, those of
+        the derivative included, count the axes without this one.
+    overflow : {None, "wrap", "saturate", "raise"}, optional
+        As in `correlate`. All but ``"wrap"`` take the derivatives in 64 bits, in arrays as large as the image.
 
     Returns
     -------
@@ -977,6 +1023,13 @@ def generic_gradient_magnitude(
            [40., 40., 40.]])
     """
     image = _check.image(input)
+    if channel_axis is not None or overflow is not None:
+
+        def plain(image, output):
+            settings = mode, cval, extra_arguments, extra_keywords
+            return generic_gradient_magnitude(image, derivative, output, *settings, axes=axes)
+
+        return _guarded_derivatives(plain, image, output, channel_axis, overflow, 2**17)
     axes = _check.filter_axes(axes, image.ndim)
     modes = _check.one_an_axis(mode, "mode", len(axes))
     output = _check.filter_output(output, image, complex_result=None)
@@ -1027,7 +1080,8 @@ def gaussian_laplace(
     axes : int or sequence of int, optional
         The axes to take derivatives along, if not all; others are not blurred.
     **kwargs
-        Further arguments of `gaussian_filter`: ``truncate``, ``radius``, ``precision``, ``workers``.
+        Further arguments of `gaussian_filter`: ``truncate``, ``radius``, ``precision``, ``workers``; and
+        ``channel_axis`` and ``overflow``, as in `generic_laplace`.
 
     Returns
     -------
@@ -1056,15 +1110,17 @@ def gaussian_laplace(
     array([ 0.06, -0.1 , -0.32, -0.1 ,  0.06])
     """
     image = _check.image(input)
-    axes = _check.filter_axes(axes, image.ndim)
+    apart = {name: kwargs.pop(name, None) for name in ("channel_axis", "overflow")}
+    ndim = len(_check.image_axes(image.ndim, apart["channel_axis"]))
+    axes = _check.filter_axes(axes, ndim)
     sigmas = _check.one_an_axis(sigma, "sigma", len(axes))
     # An axis that is left out is not blurred. (Where none is, SciPy takes sigmas in the order of the image's axes.)
-    axes_of_sigmas = range(image.ndim) if len(axes) == image.ndim else axes
-    blur = [0] * image.ndim
+    axes_of_sigmas = range(ndim) if len(axes) == ndim else axes
+    blur = [0] * ndim
     for axis, axis_sigma in zip(axes_of_sigmas, sigmas, strict=True):
         blur[axis] = axis_sigma
     derivative = functools.partial(_gaussian_derivative, sigma=blur, order=2, **kwargs)
-    return generic_laplace(image, derivative, output, mode, cval, axes=axes)
+    return generic_laplace(image, derivative, output, mode, cval, axes=axes, **apart)
 
 
 def gaussian_gradient_magnitude(
@@ -1095,7 +1151,8 @@ def gaussian_gradient_magnitude(
     axes : int or sequence of int, optional
         The axes to take derivatives along, if not all; all are blurred.
     **kwargs
-        Further arguments of `gaussian_filter`: ``truncate``, ``radius``, ``precision``, ``workers``.
+        Further arguments of `gaussian_filter`: ``truncate``, ``radius``, ``precision``, ``workers``; and
+        ``channel_axis`` and ``overflow``, as in `generic_gradient_magnitude`.
 
     Returns
     -------
@@ -1121,8 +1178,9 @@ def gaussian_gradient_magnitude(
     >>> np.round(ndimage.gaussian_gradient_magnitude(ramp, 1)[15, 15], 2)
     np.float64(5.0)
     """
+    apart = {name: kwargs.pop(name, None) for name in ("channel_axis", "overflow")}
     derivative = functools.partial(_gaussian_derivative, sigma=sigma, order=1, **kwargs)
-    return generic_gradient_magnitude(input, derivative, output, mode, cval, axes=axes)
+    return generic_gradient_magnitude(input, derivative, output, mode, cval, axes=axes, **apart)
 
 
 def _gaussian_derivative(input, axis, output, mode, cval, *, sigma, order, **kwargs):
@@ -1226,7 +1284,7 @@ def _join(first: _Pass, second: _Pass, dtype, ordered=False, rounded=False, whol
 
 
 def _correlate(
-    input, weights, output, mode, cval, origin, axes, channel_axis, precision, method, workers, *, convolution
+    input, weights, output, mode, cval, origin, axes, channel_axis, precision, overflow, method, workers, *, convolution
 ):
     image = _check.image(input)
     weights = _check.filter_weights(weights)
@@ -1251,6 +1309,8 @@ def _correlate(
             raise _check.not_separable(weights, image, output)
     else:
         steps = None
+    if _check.filter_overflow(overflow, output.dtype):
+        return _guarded(image, lambda held: [sweep], cval, output, overflow, workers)
     if steps is None and method == "auto" and weights.size >= _TRANSFORMS_FROM and not _integral(weights):
         sweep = sweep._replace(by_transforms=True)
     return _filter(image, steps or [sweep], cval, output, widen, workers)
@@ -1324,7 +1384,9 @@ def _place_kernel(ndim, kernel, mode, origin, axes, channel_axis, convolution):
 _place_kernel_once = functools.lru_cache(maxsize=512)(_place_kernel)
 
 
-def _correlate1d(input, weights, axis, output, mode, cval, origin, channel_axis, precision, workers, *, convolution):
+def _correlate1d(
+    input, weights, axis, output, mode, cval, origin, channel_axis, precision, overflow, workers, *, convolution
+):
     image = _check.image(input)
     weights = _check.filter_weights_1d(weights)
     axis = _check.filter_axis(axis, _check.image_axes(image.ndim, channel_axis))
@@ -1339,16 +1401,24 @@ def _correlate1d(input, weights, axis, output, mode, cval, origin, channel_axis,
     widen = _check.filter_precision(precision)
     workers = resolve_workers(workers)
     output = _check.filter_output(output, image, "c" in image.dtype.kind + weights.dtype.kind, promote=True)
-    return _filter(image, [_line(image.ndim, axis, boundary, weights, origin)], cval, output, widen, workers)
+    steps = [_line(image.ndim, axis, boundary, weights, origin)]
+    if _check.filter_overflow(overflow, output.dtype):
+        return _guarded(image, lambda held: steps, cval, output, overflow, workers)
+    return _filter(image, steps, cval, output, widen, workers)
 
 
-def _slope(input, axis, across, output, mode, cval, channel_axis, precision, workers):
+def _slope(input, axis, across, output, mode, cval, channel_axis, precision, overflow, workers):
     image = _check.image(input)
     cval = _check.image_cval(cval, image.dtype)
     widen = _check.filter_precision(precision)
     workers = resolve_workers(workers)
     output = _check.filter_output(output, image, complex_result=image.dtype.kind == "c")
-    steps = _steps(_slope_steps, image, output, widen, axis, across, mode, cval, channel_axis)
+    settings = axis, across, mode, cval, channel_axis
+    if _check.filter_overflow(overflow, output.dtype):
+        return _guarded(
+            image, lambda held: _steps(_slope_steps, image, held, widen, *settings), cval, output, overflow, workers
+        )
+    steps = _steps(_slope_steps, image, output, widen, *settings)
     return _filter(image, steps, cval, output, widen, workers)
 
 
@@ -1495,6 +1565,173 @@ def _filter(image, steps: Sequence[_Pass | _Pair], cval, output, widen: bool, wo
     return output
 
 
+def _copied(image, output, overflow, workers: int) -> NDArray:
+    """Fill `output` with an image that nothing filters."""
+    if _check.filter_overflow(overflow, output.dtype) and image.dtype.kind != "c":
+        ndim = image.ndim
+        as_it_is = _Pass(np.ones((1,) * ndim, np.int64), (0,) * ndim, ("edge",) * ndim, one_dimensional=False)
+        return _guarded(image, lambda held: [as_it_is], 0, output, overflow, workers)
+    output[...] = image
+    return output
+
+
+def _guarded(image, build, cval, output, overflow: str, workers: int) -> NDArray:
+    """`_filter` for an output of integers that do not wrap: they saturate, or are an error before anything is written.
+
+    `build` makes the steps for an output like its argument. Results come in int64, where neither they nor what is
+    between passes can be larger. Else a single pass, or several of whole numbers, are right modulo 2**64, and the same
+    sums in float64 tell how many times they went round; of several passes that truncate, float64 is all there is.
+    """
+    if output.size == 0:
+        return output
+    steps = build(output)
+    source = image.view(np.uint8) if image.dtype == bool else image
+    extremes = _extremes(source)
+    if all(_holds(output.dtype, *ends) for ends in _ranges(extremes, steps, cval)):
+        return _filter(image, steps, cval, output, False, workers)
+    if np.may_share_memory(image, output):
+        source = source.copy()
+    steps = list(build(np.broadcast_to(np.int64(0), output.shape)))
+    narrow = all(max(-low, high) < 2**62 for low, high in _ranges(extremes, steps, cval))
+    whole = source.dtype.kind in "iu" and all(
+        _integral(weights) and not divisor and _all_integers(boundary, cval)
+        for weights, boundary, divisor in _lines(steps)
+    )
+    alone = len(steps) == 1 and isinstance(steps[0], _Pass)
+    if steps[0].axis is None and output.ndim:
+        steps[0] = steps[0]._replace(axis=0)
+    slabs = _slabs(output, steps[0].axis)
+    # Nothing may be written before all results are known to fit: more than one slab is computed twice.
+    for write in (False, True) if overflow == "raise" and len(slabs) > 1 else (True,):
+        for slab in slabs:
+            target = output[(*slab, ...)]
+            shifted = [_from(steps[0], slab[-1].start), *steps[1:]] if slab else steps
+            exact = near = None
+            if narrow or whole or alone:
+                exact = np.empty(target.shape, np.int64)
+                _sweep(source, shifted, cval, exact, True, workers)
+            if not narrow:
+                near = np.empty(target.shape, np.float64)
+                _sweep(source, shifted, cval, near, True, workers)
+            clipped, fit = _clipped(exact, near, whole, output.dtype)
+            if overflow == "raise":
+                _check.filter_results(fit, output.dtype)
+            if write:
+                target[...] = clipped
+    return output
+
+
+def _guarded_derivatives(run, image, output, channel_axis, overflow, largest: int) -> NDArray:
+    """`run(image, output)`, a generic function, for each channel, and for integers that do not wrap.
+
+    The derivatives are truncated to int64, as they are to the output's integers elsewhere, where no sample is above
+    `largest`, and are float64 where squares or sums of such integers might wrap as well.
+    """
+    axes = _check.image_axes(image.ndim, channel_axis)
+    output = _check.filter_output(output, image, complex_result=None)
+    overflow = _check.filter_overflow(overflow, output.dtype)
+    results = output
+    if overflow:
+        wide = image.dtype.kind != "c" and not np.abs(_extremes(image)).max() <= largest
+        results = np.empty(output.shape, np.float64 if wide else np.int64)
+    if np.may_share_memory(image, results):
+        image = image.copy()
+    if len(axes) == image.ndim:
+        run(image, results)
+    else:
+        x, y = np.moveaxis(image, channel_axis, 0), np.moveaxis(results, channel_axis, 0)
+        for channel in range(len(x)):
+            run(x[channel, ...], y[channel, ...])
+    if overflow:
+        exact, near = (None, results) if wide else (results, None)
+        clipped, fit = _clipped(exact, near, False, output.dtype)
+        if overflow == "raise":
+            _check.filter_results(fit, output.dtype)
+        output[...] = clipped
+    return output
+
+
+def _slabs(output, axis: int | None) -> list[tuple[slice, ...]]:
+    """Slices of an array along an axis, for about `_SLAB_BYTES` of int64."""
+    if axis is None:
+        return [()]
+    n = output.shape[axis]
+    step = max(1, _SLAB_BYTES * n // (8 * output.size))
+    return [(*(slice(None),) * axis, slice(start, min(start + step, n))) for start in range(0, n, step)]
+
+
+def _lines(steps: Sequence[_Pass | _Pair]):
+    """(weights, boundary names, divisor) of each pass."""
+    names = {code: name for name, code in engine.BOUNDARIES.items()}
+    for step in steps:
+        if isinstance(step, _Pair):
+            boundaries = ((names[code],) for code in step.boundary)
+            yield from zip(step.weights, boundaries, step.divisors, strict=True)
+        else:
+            yield step.weights, step.boundary, step.divisor
+
+
+def _extremes(image) -> tuple[float, float]:
+    """The lowest and the highest sample: what the dtype allows, or of wide ones what there is. NaN where one is."""
+    if image.dtype.kind == "b":
+        return 0.0, 1.0
+    if image.dtype.kind in "iu" and image.dtype.itemsize < 8:
+        return float(np.iinfo(image.dtype).min), float(np.iinfo(image.dtype).max)
+    return float(image.min(initial=0)), float(image.max(initial=0))
+
+
+def _ranges(extremes: tuple[float, float], steps: Sequence[_Pass | _Pair], cval):
+    """(lowest, highest) that each pass can give of an image; infinite where that is not known."""
+    low, high = extremes
+    for weights, boundary, divisor in _lines(steps):
+        if not np.isfinite([low, high, cval if "constant" in boundary else 0]).all():
+            low, high = -np.inf, np.inf
+            yield low, high
+            continue
+        if "constant" in boundary:
+            low, high = min(low, cval), max(high, cval)
+        weights = weights.astype(np.float64)
+        rising, falling = weights[weights > 0].sum(), weights[weights < 0].sum()
+        ends = low * rising + high * falling, high * rising + low * falling
+        low, high = (end / max(divisor, 1) for end in ends)
+        yield low, high
+
+
+def _holds(dtype: np.dtype, low: float, high: float) -> bool:
+    """Whether integers of this dtype hold all numbers of a range, truncated; with a margin for roundings."""
+    info = np.iinfo(dtype)
+    return low * (1 + 1e-12) > info.min - 1 and high * (1 + 1e-12) < info.max + 1
+
+
+def _clipped(exact, near, whole: bool, dtype) -> tuple[NDArray, bool]:
+    """Results as integers of a dtype: those outside are the nearest one, NaN is 0. And whether all were inside.
+
+    exact: int64, right modulo 2**64 if `whole`; None: `near` is all there is. near: the same in float64, or None where
+    `exact` is right as it is.
+    """
+    low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
+    if near is None:
+        below, above = exact < low, exact > high
+    elif whole:
+        turns = np.rint((near - exact.astype(np.float64)) / 2.0**64)
+        last = int(high == 2**64 - 1)
+        below = (turns < 0) | (turns == 0) & (exact < low)
+        above = (turns > last) | (turns == last) & ((exact >= 0) if last else (exact > high))
+    else:
+        near = np.trunc(near)
+        below, above = near < float(low), near >= float(high) + 1
+        held = np.where(below | above | np.isnan(near), 0, near)
+        if exact is not None:
+            # The last bits are those of SciPy's sum, as long as it fits 64 bits with room to spare.
+            close = np.abs(near) < 2.0**62
+            below, above = np.where(close, exact < low, below), np.where(close, exact > high, above)
+            exact = np.where(close, exact, held.astype(dtype).astype(np.int64))
+        else:
+            exact = held.astype(dtype)
+    clipped = np.where(below, dtype.type(low), np.where(above, dtype.type(high), exact.astype(dtype)))
+    return clipped, not (below.any() or above.any() or near is not None and np.isnan(near).any())
+
+
 def _sweep(image, steps: Sequence[_Pass | _Pair], cval, output, widen: bool, workers: int) -> bool:
     """All steps, slab by slab along the axis of the first. Returns what the last one does.
 
@@ -1503,7 +1740,7 @@ def _sweep(image, steps: Sequence[_Pass | _Pair], cval, output, widen: bool, wor
     """
     if len(steps) == 1:
         return _apply(image, steps[0], cval, output, widen, workers)
-    axis, n = steps[0].axis, image.shape[steps[0].axis]
+    axis, n = steps[0].axis, output.shape[steps[0].axis]
     step = max(1, _SLAB_BYTES * n // output.nbytes)
     if axis == image.ndim - 1:
         step = max(step, _LONG_ENOUGH)
