@@ -19,10 +19,19 @@ result has the input's dtype, so a filter of a ``uint8`` image truncates and wra
 ``output=float`` where that hurts.
 
 What SciPy does not have, as keywords only: `channel_axis` (each channel is filtered on its own, and all other
-arguments count the axes without it), `precision="float64"` and `workers`. What differs from SciPy: float32
-images are summed in float32 unless ``precision="float64"``, float16 images are accepted, weights are never
-too small to count, integers beyond 2**53 are exact, a result outside the output's integers always wraps, and
-input and output may overlap.
+arguments count the axes without it), `overflow` (whether integers wrap, saturate or are an error),
+``precision="float64"`` and `workers`. What differs from SciPy 1.17:
+
+- float32 images are summed in float32 unless ``precision="float64"``; float16 images are accepted.
+- Weights are never too small to count; integers beyond 2**53 are exact; a result outside the output's integers
+  always wraps, where SciPy leaves what the conversion gives to the C compiler.
+- A NaN, an infinity or a huge number spreads no further than the windows it is in.
+- Input and output may overlap, and images may have any strides (SciPy's `correlate` misreads some strides of 0).
+- A single negative number for `axes` of `correlate` and `convolve` is an axis counted from the end, the mode names
+  `symmetric` and `edge` are known, and booleans pass for integers everywhere.
+- Arrays of objects are refused where SciPy has nothing to filter along, and a standard deviation of zero in
+  `gaussian_filter1d` is refused in every dtype. Nothing is written before all arguments are known to be good.
+  Whatever SciPy raises, an ``except`` for it catches ours; where two arguments are wrong, either may be reported.
 
 `correlate` and `convolve` have a `method` too. Under ``"auto"``, weights of at least 5 along every axis that they reach
 across, and that are an outer product of vectors (a Gaussian, a box), are applied as these vectors, one axis after the

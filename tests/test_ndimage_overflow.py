@@ -6,6 +6,8 @@ What saturates or raises is the result: the one that a wider output would have. 
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from cases import lay_out
@@ -195,3 +197,17 @@ def test_sequences_count_the_axes_of_the_image_without_channels():
         actual = function(x, (1, 2), mode=["wrap", "mirror"], axes=(1, 0), channel_axis=0)
         for result, image in zip(actual, x, strict=True):
             assert_same_bits(result, function(image, (1, 2), mode=["wrap", "mirror"], axes=(1, 0)))
+
+
+@pytest.mark.parametrize("overflow", ["saturate", "raise"])
+@pytest.mark.parametrize("name", ["sobel", "correlate with fractions", "gaussian derivative"])
+def test_little_memory(name, overflow):
+    """The image is 12 MB; in 64-bit integers it would be 96 MB."""
+    x = np.zeros((3000, 4000), np.uint8)
+    output = np.empty(x.shape, np.uint8)
+    tracemalloc.start()
+    try:
+        FILTERS[name](x, output=output, overflow=overflow)
+        assert tracemalloc.get_traced_memory()[1] < 24 * 2**20
+    finally:
+        tracemalloc.stop()
