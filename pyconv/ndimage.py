@@ -1869,6 +1869,12 @@ def _apply(image, sweep: _Pass | _Pair, cval, output, widen: bool, workers: int)
     if image.ndim == 0:
         image, output = image[np.newaxis], output[np.newaxis]
         weights, before, boundary = weights[np.newaxis], (0,), ("edge",)
+    short = weights.shape[-1] > 1 and image.shape[-1] < _LONG_ENOUGH <= max(image.shape)
+    if short and (sweep.one_dimensional or not ordered):
+        # Weights that reach across a short last axis: short axes go first, and rows are long again.
+        order = sorted(range(image.ndim), key=lambda axis: image.shape[axis] >= _LONG_ENOUGH)
+        image, output, weights = (array.transpose(order) for array in (image, output, weights))
+        before, boundary = (tuple(values[axis] for axis in order) for values in (before, boundary))
     # Short last axes that no weights reach across (the channels of a picture) go to the front as a batch; all
     # others are spatial.
     ndim = spatial = image.ndim
