@@ -167,7 +167,8 @@ def filter_weights(weights):
 
 
 def filter_weights_1d(weights):
-    if np.ndim(weights) == 0:
+    weights = _array(weights, "weights")
+    if weights.ndim == 0:
         raise FilterAxisTypeError(f"weights must be a sequence of at least one number, got {weights!r}")
     weights = filter_weights(weights)
     if weights.ndim != 1 or weights.size == 0:

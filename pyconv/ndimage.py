@@ -753,7 +753,7 @@ def gaussian_filter(
     if not steps:
         return _copied(image, output, overflow, workers)
     _check.filter_kind(output.dtype, image.dtype.kind == "c")
-    if _check.filter_overflow(overflow, output.dtype):
+    if overflow is not None and _check.filter_overflow(overflow, output.dtype):
         return _guarded(
             image, lambda held: _steps(_gaussian_steps, image, held, widen, *settings), cval, output, overflow, workers
         )
@@ -898,7 +898,7 @@ def uniform_filter(
     if not steps:
         return _copied(image, output, overflow, workers)
     _check.filter_kind(output.dtype, complex_result)
-    if _check.filter_overflow(overflow, output.dtype):
+    if overflow is not None and _check.filter_overflow(overflow, output.dtype):
         return _guarded(
             image, lambda held: _steps(_uniform_steps, image, held, widen, *settings), cval, output, overflow, workers
         )
@@ -960,7 +960,7 @@ def uniform_filter1d(
     workers = resolve_workers(workers)
     output = _check.filter_output(output, image, image.dtype.kind == "c", promote=True, stacklevel=3)
     sweep = _mean(image.ndim, axis, boundary, size, origin, output.dtype.char)
-    if _check.filter_overflow(overflow, output.dtype):
+    if overflow is not None and _check.filter_overflow(overflow, output.dtype):
         return _guarded(image, lambda held: [sweep], cval, output, overflow, workers)
     return _filter(image, [sweep], cval, output, widen, workers)
 
@@ -1318,7 +1318,7 @@ def _correlate(
             raise _check.not_separable(weights, image, output)
     else:
         steps = None
-    if _check.filter_overflow(overflow, output.dtype):
+    if overflow is not None and _check.filter_overflow(overflow, output.dtype):
         return _guarded(image, lambda held: [sweep], cval, output, overflow, workers)
     if steps is None and method == "auto" and weights.size >= _TRANSFORMS_FROM and not _integral(weights):
         sweep = sweep._replace(by_transforms=True)
@@ -1411,7 +1411,7 @@ def _correlate1d(
     workers = resolve_workers(workers)
     output = _check.filter_output(output, image, "c" in image.dtype.kind + weights.dtype.kind, promote=True)
     steps = [_line(image.ndim, axis, boundary, weights, origin)]
-    if _check.filter_overflow(overflow, output.dtype):
+    if overflow is not None and _check.filter_overflow(overflow, output.dtype):
         return _guarded(image, lambda held: steps, cval, output, overflow, workers)
     return _filter(image, steps, cval, output, widen, workers)
 
@@ -1423,7 +1423,7 @@ def _slope(input, axis, across, output, mode, cval, channel_axis, precision, ove
     workers = resolve_workers(workers)
     output = _check.filter_output(output, image, complex_result=image.dtype.kind == "c")
     settings = axis, across, mode, cval, channel_axis
-    if _check.filter_overflow(overflow, output.dtype):
+    if overflow is not None and _check.filter_overflow(overflow, output.dtype):
         return _guarded(
             image, lambda held: _steps(_slope_steps, image, held, widen, *settings), cval, output, overflow, workers
         )
@@ -1576,7 +1576,7 @@ def _filter(image, steps: Sequence[_Pass | _Pair], cval, output, widen: bool, wo
 
 def _copied(image, output, overflow, workers: int) -> NDArray:
     """Fill `output` with an image that nothing filters."""
-    if _check.filter_overflow(overflow, output.dtype) and image.dtype.kind != "c":
+    if overflow is not None and _check.filter_overflow(overflow, output.dtype) and image.dtype.kind != "c":
         ndim = image.ndim
         as_it_is = _Pass(np.ones((1,) * ndim, np.int64), (0,) * ndim, ("edge",) * ndim, one_dimensional=False)
         return _guarded(image, lambda held: [as_it_is], 0, output, overflow, workers)
