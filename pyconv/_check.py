@@ -109,11 +109,32 @@ class FilterArgumentError(ValueError, RuntimeError):
     """What SciPy reports as a RuntimeError and the rest of pyconv as a ValueError: code for either catches it."""
 
 
+class FilterTypeError(TypeError, FilterArgumentError):
+    """An argument of the wrong kind, for which SciPy raises whatever it stumbles over first."""
+
+
+class FilterAxisError(np.exceptions.AxisError, FilterArgumentError):
+    """An axis that the image does not have: for SciPy an AxisError, or what comes of going on without it."""
+
+
+class FilterAxisTypeError(FilterAxisError, TypeError):
+    """An axis that is no integer: SciPy compares it before it asks for one."""
+
+
+def filter_integer(value, name, error=FilterTypeError):
+    """`value` as an int. Here booleans are the integers that they are to SciPy."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise error(f"{name} must be an integer, got {value!r} of type {type(value).__name__}") from None
+
+
 def image(input):
     """`input` as an array of a dtype that the image filters know."""
     input = _array(input, "input")
     if input.dtype.char not in _IMAGE_DTYPES:
-        raise FilterArgumentError(f"input must be an array of numbers up to 64 bits each, got dtype {input.dtype}")
+        error = FilterTypeError if input.ndim else FilterAxisTypeError
+        raise error(f"input must be an array of numbers up to 64 bits each, got dtype {input.dtype}")
     return input
 
 
@@ -151,6 +172,9 @@ def filter_weights(weights):
 
 
 def filter_weights_1d(weights):
+    weights = _array(weights, "weights")
+    if weights.ndim == 0:
+        raise FilterAxisTypeError(f"weights must be a sequence of at least one number, got {weights!r}")
     weights = filter_weights(weights)
     if weights.ndim != 1 or weights.size == 0:
         raise FilterArgumentError(
@@ -180,7 +204,10 @@ def image_axes(ndim, channel_axis):
 
 def filter_axis(axis, image_axes):
     """The array's axis that the image's `axis` is."""
-    return image_axes[normalize_axis_index(integer(axis, "axis"), len(image_axes), "axis")]
+    axis = filter_integer(axis, "axis", FilterAxisTypeError)
+    if not -len(image_axes) <= axis < len(image_axes):
+        raise FilterAxisError(f"axis {axis} is out of bounds for an image of {len(image_axes)} axes")
+    return image_axes[axis]
 
 
 def filter_axes(axes, ndim):
@@ -189,12 +216,12 @@ def filter_axes(axes, ndim):
         return tuple(range(ndim))
     if not np.iterable(axes):
         axes = (axes,)
-    axes = tuple(integer(axis, "axes") for axis in axes)
+    axes = tuple(filter_integer(axis, "axes", FilterAxisTypeError) for axis in axes)
     if any(not -ndim <= axis < ndim for axis in axes):
-        raise ValueError(f"axes must be from {-ndim} to {ndim - 1} for an image of {ndim} axes, got {axes}")
+        raise FilterAxisError(f"axes must be from {-ndim} to {ndim - 1} for an image of {ndim} axes, got {axes}")
     axes = tuple(axis % ndim for axis in axes)
     if len(set(axes)) < len(axes):
-        raise ValueError(f"axes must be unique, got {axes}")
+        raise FilterArgumentError(f"axes must be unique, got {axes}")
     return axes
 
 
@@ -238,20 +265,34 @@ def image_cval(cval, image_dtype, weights_dtype=None):
 
 def filter_origin(origin, k):
     """A kernel of `k` weights may be shifted as long as it covers the pixel it is for."""
-    origin = integer(origin, "origin")
+    origin = filter_integer(origin, "origin")
     if not -(k // 2) <= origin <= (k - 1) // 2:
-        raise ValueError(
+        raise FilterArgumentError(
             f"origin must be such that the kernel still covers its pixel, for {k} weights along an axis from "
             f"{-(k // 2)} to {(k - 1) // 2} (as counted by correlate; convolve turns the sign), got {origin}"
         )
     return origin
 
 
-def filter_size(size, minimum=0):
-    """The size of a box along one axis."""
-    size = integer(size, "size")
-    if size < minimum:
-        raise FilterArgumentError(f"size must be at least {minimum}, got {size}")
+def filter_size(size):
+    """The size of a box along the one axis that is filtered."""
+    size = filter_integer(size, "size")
+    if size < 1:
+        raise FilterArgumentError(f"size must be at least 1, got {size}")
+    return _countable(size)
+
+
+def box_size(size):
+    """The size of a box along one of its axes. As in SciPy, fractions are cut off, and all below 2 is 1."""
+    try:
+        return int(_countable(size)) if size > 1 else 1
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"size must be a number, or one for each axis, got {size!r}") from None
+
+
+def _countable(size):
+    if size > LARGEST:
+        raise OverflowError(f"size must be at most 2**62, got {size}")
     return size
 
 
@@ -274,10 +315,11 @@ def not_separable(weights, image, output):
     )
 
 
-def filter_output(output, image, complex_result=False, promote=False):
+def filter_output(output, image, complex_result=False, promote=False, stacklevel=4):
     """`output` in any of SciPy's forms (array, dtype, name of a dtype, None) as the array to fill.
 
-    With `promote`, a real dtype stands for the complex one where the result is complex.
+    With `promote`, a real dtype stands for the complex one where the result is complex, and the warning of that is for
+    the caller `stacklevel` calls up. A `complex_result` of None: `filter_kind` decides later, or nobody does.
     """
     if output is None:
         dtype = image.dtype if image.dtype.isnative else image.dtype.newbyteorder("=")
@@ -285,7 +327,7 @@ def filter_output(output, image, complex_result=False, promote=False):
     if isinstance(output, (type, np.dtype)):
         dtype = np.dtype(output)
         if promote and complex_result and dtype.kind != "c":
-            warnings.warn("promoting specified output dtype to complex", stacklevel=4)
+            warnings.warn("promoting specified output dtype to complex", stacklevel=stacklevel)
             dtype = np.promote_types(dtype, np.complex64)
     elif isinstance(output, str):
         dtype = np.dtype(output)
@@ -300,11 +342,34 @@ def filter_output(output, image, complex_result=False, promote=False):
         dtype = given.dtype
     if dtype.char not in _IMAGE_DTYPES:
         raise FilterArgumentError(f"output must have a dtype of numbers up to 64 bits each, got {dtype}")
+    if complex_result is not None:
+        filter_kind(dtype, complex_result)
+    return given if not isinstance(output, (type, np.dtype, str)) else np.empty(image.shape, dtype)
+
+
+def filter_kind(dtype, complex_result):
+    """The output is complex where the result is, and nowhere else."""
     if complex_result and dtype.kind != "c":
         raise FilterArgumentError(f"output must have a complex dtype, since the result is complex, got {dtype}")
     if dtype.kind == "c" and not complex_result:
         raise FilterArgumentError(f"output must have a real dtype, since the result is real, got {dtype}")
-    return given if not isinstance(output, (type, np.dtype, str)) else np.empty(image.shape, dtype)
+
+
+def filter_overflow(overflow, dtype):
+    """"saturate" or "raise" where the output's integers follow it; None where they wrap, or there are none."""
+    if overflow is None:
+        return None
+    one_of(overflow, "overflow", ("raise", "saturate", "wrap"))
+    return None if overflow == "wrap" or dtype.kind not in "iu" else overflow
+
+
+def filter_results(fit, dtype):
+    """With overflow="raise", every result must be one that the output can hold."""
+    if not fit:
+        raise OverflowError(
+            f"overflow: some results lie outside {dtype}, or are NaN; pass output= a wider dtype, or "
+            "overflow='saturate' or 'wrap'"
+        )
 
 
 class ZeroSigmaError(ValueError, ZeroDivisionError):
@@ -312,7 +377,11 @@ class ZeroSigmaError(ValueError, ZeroDivisionError):
 
 
 def gaussian_sigma(sigma):
-    if sigma == 0:
+    try:
+        zero = float(sigma) == 0
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"sigma must be a real number, got {sigma!r}") from None
+    if zero:
         raise ZeroSigmaError("sigma must not be 0; gaussian_filter leaves an axis of sigma 0 as it is")
     return sigma
 
@@ -329,7 +398,12 @@ def gaussian_radius(sigma, truncate, radius):
 
 
 def gaussian_order(order):
-    return integer(order, "order", minimum=0)
+    if np.isscalar(order) and order == 0:
+        return 0
+    order = filter_integer(order, "order")
+    if order < 0:
+        raise ValueError(f"order must be at least 0, got {order}")
+    return order
 
 
 # ---- layers ----

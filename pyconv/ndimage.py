@@ -19,10 +19,19 @@ result has the input's dtype, so a filter of a ``uint8`` image truncates and wra
 ``output=float`` where that hurts.
 
 What SciPy does not have, as keywords only: `channel_axis` (each channel is filtered on its own, and all other
-arguments count the axes without it), `precision="float64"` and `workers`. What differs from SciPy: float32
-images are summed in float32 unless ``precision="float64"``, float16 images are accepted, weights are never
-too small to count, integers beyond 2**53 are exact, a result outside the output's integers always wraps, and
-input and output may overlap.
+arguments count the axes without it), `overflow` (whether integers wrap, saturate or are an error),
+``precision="float64"`` and `workers`. What differs from SciPy 1.17:
+
+- float32 images are summed in float32 unless ``precision="float64"``; float16 images are accepted.
+- Weights are never too small to count; integers beyond 2**53 are exact; a result outside the output's integers
+  always wraps, where SciPy leaves what the conversion gives to the C compiler.
+- A NaN, an infinity or a huge number spreads no further than the windows it is in.
+- Input and output may overlap, and images may have any strides (SciPy's `correlate` misreads some strides of 0).
+- A single negative number for `axes` of `correlate` and `convolve` is an axis counted from the end, the mode names
+  `symmetric` and `edge` are known, and booleans pass for integers everywhere.
+- Arrays of objects are refused where SciPy has nothing to filter along, and a standard deviation of zero in
+  `gaussian_filter1d` is refused in every dtype. Nothing is written before all arguments are known to be good.
+  Whatever SciPy raises, an ``except`` for it catches ours; where two arguments are wrong, either may be reported.
 
 `correlate` and `convolve` have a `method` too. Under ``"auto"``, weights of at least 5 along every axis that they reach
 across, and that are an outer product of vectors (a Gaussian, a box), are applied as these vectors, one axis after the
@@ -139,6 +148,10 @@ _ARGUMENTS = {
     precision : {None, "float64"}, optional
         ``"float64"`` takes the sums of float16, float32 and complex64 images in double precision, as SciPy
         does.
+    overflow : {None, "wrap", "saturate", "raise"}, optional
+        What becomes of results that an output of integers cannot hold. They wrap, as SciPy's do; or are the nearest
+        integer that it can hold; or are an OverflowError, and nothing is written. The last two look at results only:
+        what is between two passes is held in 64 bits.
     workers : int, optional
         Number of threads. Default: all processors this process may use.
 """,
@@ -175,6 +188,7 @@ def correlate(
     axes: int | Sequence[int] | None = None,
     channel_axis: int | None = None,
     precision: str | None = None,
+    overflow: str | None = None,
     method: str = "auto",
     workers: int | None = None,
 ) -> NDArray:
@@ -226,9 +240,8 @@ def correlate(
     >>> ndimage.correlate(picture, np.ones((3, 3)) / 9, channel_axis=-1).shape
     (4, 5, 3)
     """
-    return _correlate(
-        input, weights, output, mode, cval, origin, axes, channel_axis, precision, method, workers, convolution=False
-    )
+    settings = mode, cval, origin, axes, channel_axis, precision, overflow, method, workers
+    return _correlate(input, weights, output, *settings, convolution=False)
 
 
 @_document
@@ -243,6 +256,7 @@ def convolve(
     axes: int | Sequence[int] | None = None,
     channel_axis: int | None = None,
     precision: str | None = None,
+    overflow: str | None = None,
     method: str = "auto",
     workers: int | None = None,
 ) -> NDArray:
@@ -293,9 +307,8 @@ def convolve(
            [4, 5, 6, 0],
            [7, 8, 9, 0]])
     """
-    return _correlate(
-        input, weights, output, mode, cval, origin, axes, channel_axis, precision, method, workers, convolution=True
-    )
+    settings = mode, cval, origin, axes, channel_axis, precision, overflow, method, workers
+    return _correlate(input, weights, output, *settings, convolution=True)
 
 
 @_document
@@ -310,6 +323,7 @@ def correlate1d(
     *,
     channel_axis: int | None = None,
     precision: str | None = None,
+    overflow: str | None = None,
     workers: int | None = None,
 ) -> NDArray:
     """Correlate an image with weights along one axis.
@@ -344,9 +358,8 @@ def correlate1d(
     >>> ndimage.correlate1d([1, 2, 4, 8], [-1, 1])
     array([0, 1, 2, 4])
     """
-    return _correlate1d(
-        input, weights, axis, output, mode, cval, origin, channel_axis, precision, workers, convolution=False
-    )
+    settings = mode, cval, origin, channel_axis, precision, overflow, workers
+    return _correlate1d(input, weights, axis, output, *settings, convolution=False)
 
 
 @_document
@@ -361,6 +374,7 @@ def convolve1d(
     *,
     channel_axis: int | None = None,
     precision: str | None = None,
+    overflow: str | None = None,
     workers: int | None = None,
 ) -> NDArray:
     """Convolve an image with weights along one axis.
@@ -396,9 +410,8 @@ def convolve1d(
     >>> ndimage.convolve1d([0, 0, 1, 0, 0], [1, 2, 3])
     array([0, 1, 2, 3, 0])
     """
-    return _correlate1d(
-        input, weights, axis, output, mode, cval, origin, channel_axis, precision, workers, convolution=True
-    )
+    settings = mode, cval, origin, channel_axis, precision, overflow, workers
+    return _correlate1d(input, weights, axis, output, *settings, convolution=True)
 
 
 @_document
@@ -411,6 +424,7 @@ def sobel(
     *,
     channel_axis: int | None = None,
     precision: str | None = None,
+    overflow: str | None = None,
     workers: int | None = None,
 ) -> NDArray:
     """Sobel's derivative along one axis.
@@ -453,7 +467,7 @@ def sobel(
     >>> ndimage.sobel(image, output=float)[1]
     array([  0., -36., -36.,   0.])
     """
-    return _slope(input, axis, 2, output, mode, cval, channel_axis, precision, workers)
+    return _slope(input, axis, 2, output, mode, cval, channel_axis, precision, overflow, workers)
 
 
 @_document
@@ -466,6 +480,7 @@ def prewitt(
     *,
     channel_axis: int | None = None,
     precision: str | None = None,
+    overflow: str | None = None,
     workers: int | None = None,
 ) -> NDArray:
     """Prewitt's derivative along one axis.
@@ -504,7 +519,7 @@ def prewitt(
     >>> ndimage.prewitt(image)[1]
     array([  0, -27, -27,   0])
     """
-    return _slope(input, axis, 1, output, mode, cval, channel_axis, precision, workers)
+    return _slope(input, axis, 1, output, mode, cval, channel_axis, precision, overflow, workers)
 
 
 @_document
@@ -517,6 +532,7 @@ def laplace(
     axes: int | Sequence[int] | None = None,
     channel_axis: int | None = None,
     precision: str | None = None,
+    overflow: str | None = None,
     workers: int | None = None,
 ) -> NDArray:
     """Laplacian: the sum of the second differences, weights 1, -2, 1, along the axes.
@@ -559,16 +575,20 @@ def laplace(
     cval = _check.image_cval(cval, image.dtype)
     widen = _check.filter_precision(precision)
     workers = _asked_workers(workers)
-    output = _check.filter_output(output, image, complex_result=image.dtype.kind == "c")
-    steps = _steps(_laplace_steps, image, output, widen, mode, cval, axes, channel_axis)
+    filtered, boundaries = _lines_of_axes(image.ndim, mode, axes, channel_axis)
+    output = _check.filter_output(output, image, image.dtype.kind == "c" if filtered else None)
+    overflow = _check.filter_overflow(overflow, output.dtype)
+    settings = mode, cval, axes, channel_axis
+    steps = _steps(_laplace_steps, image, output, widen, *settings)
+    if steps is not None and overflow:
+        return _guarded(image, cval, output, overflow, workers, _laplace_steps, *settings)
     if steps is not None:
         return _filter(image, steps, cval, output, workers)
-    filtered, boundaries = _lines_of_axes(image.ndim, mode, axes, channel_axis)
 
     def second_difference(input, axis, output, mode, cval):
         return correlate1d(input, [1, -2, 1], axis, output, mode, cval, precision=precision, workers=workers)
 
-    return generic_laplace(image, second_difference, output, boundaries, cval, axes=filtered)
+    return generic_laplace(image, second_difference, output, boundaries, cval, axes=filtered, overflow=overflow)
 
 
 def generic_laplace(
@@ -581,6 +601,8 @@ def generic_laplace(
     extra_keywords: dict | None = None,
     *,
     axes: int | Sequence[int] | None = None,
+    channel_axis: int | None = None,
+    overflow: str | None = None,
 ) -> NDArray:
     """Sum of second derivatives along the axes, each taken by a function of yours.
 
@@ -604,6 +626,11 @@ def generic_laplace(
         Further keyword arguments of `derivative2`.
     axes : int or sequence of int, optional
         The axes to take derivatives along, if not all.
+    channel_axis : int, optional
+        The axis of the colour channels. Each channel is an image of its own, and all other arguments, those of
+        the derivative included, count the axes without this one.
+    overflow : {None, "wrap", "saturate", "raise"}, optional
+        As in `correlate`. All but ``"wrap"`` take the derivatives in 64 bits, in arrays as large as the image.
 
     Returns
     -------
@@ -627,10 +654,17 @@ def generic_laplace(
     array([ 1,  0, -2,  0,  1])
     """
     image = _check.image(input)
+    if channel_axis is not None or overflow is not None:
+
+        def plain(image, output):
+            settings = mode, cval, extra_arguments, extra_keywords
+            return generic_laplace(image, derivative2, output, *settings, axes=axes)
+
+        return _guarded_derivatives(plain, image, output, channel_axis, overflow, 2**53)
     axes = _check.filter_axes(axes, image.ndim)
     modes = _check.one_an_axis(mode, "mode", len(axes))
-    output = _check.filter_output(output, image, complex_result=image.dtype.kind == "c")
-    extra_keywords = extra_keywords or {}
+    output = _check.filter_output(output, image, complex_result=None)
+    extra_keywords = {} if extra_keywords is None else extra_keywords
     if np.may_share_memory(image, output):
         image = image.copy()
     if not axes:
@@ -657,6 +691,7 @@ def gaussian_filter(
     axes: int | Sequence[int] | None = None,
     channel_axis: int | None = None,
     precision: str | None = None,
+    overflow: str | None = None,
     workers: int | None = None,
 ) -> NDArray:
     """Blur with a Gaussian, or take a derivative of the blurred image.
@@ -708,12 +743,14 @@ def gaussian_filter(
     cval = _check.image_cval(cval, image.dtype)
     widen = _check.filter_precision(precision)
     workers = _asked_workers(workers)
-    output = _check.filter_output(output, image, complex_result=image.dtype.kind == "c")
+    output = _check.filter_output(output, image, complex_result=None)
     settings = sigma, order, mode, cval, truncate, radius, axes, channel_axis
     steps = _steps(_gaussian_steps, image, output, widen, *settings)
     if not steps:
-        output[...] = image
-        return output
+        return _copied(image, output, overflow, workers)
+    _check.filter_kind(output.dtype, image.dtype.kind == "c")
+    if overflow is not None and _check.filter_overflow(overflow, output.dtype):
+        return _guarded(image, cval, output, overflow, workers, _gaussian_steps, *settings)
     return _filter(image, steps, cval, output, workers)
 
 
@@ -731,6 +768,7 @@ def gaussian_filter1d(
     radius: int | None = None,
     channel_axis: int | None = None,
     precision: str | None = None,
+    overflow: str | None = None,
     workers: int | None = None,
 ) -> NDArray:
     """Blur with a Gaussian along one axis, or take a derivative of the blurred image.
@@ -772,9 +810,12 @@ def gaussian_filter1d(
     cval = _check.image_cval(cval, image.dtype)
     widen = _check.filter_precision(precision)
     workers = _asked_workers(workers)
-    output = _check.filter_output(output, image, complex_result=image.dtype.kind == "c")
+    output = _check.filter_output(output, image, image.dtype.kind == "c", promote=True)
     settings = sigma, axis, order, mode, cval, truncate, radius, channel_axis
-    return _filter(image, _steps(_gaussian_line, image, output, widen, *settings), cval, output, workers)
+    steps = _steps(_gaussian_line, image, output, widen, *settings)
+    if overflow is not None and _check.filter_overflow(overflow, output.dtype):
+        return _guarded(image, cval, output, overflow, workers, _gaussian_line, *settings)
+    return _filter(image, steps, cval, output, workers)
 
 
 @_document
@@ -789,6 +830,7 @@ def uniform_filter(
     axes: int | Sequence[int] | None = None,
     channel_axis: int | None = None,
     precision: str | None = None,
+    overflow: str | None = None,
     workers: int | None = None,
 ) -> NDArray:
     """Mean over a box around each pixel.
@@ -840,11 +882,15 @@ def uniform_filter(
     cval = _check.image_cval(cval, image.dtype)
     widen = _check.filter_precision(precision)
     workers = _asked_workers(workers)
-    output = _check.filter_output(output, image, complex_result=image.dtype.kind == "c")
-    steps = _steps(_uniform_steps, image, output, widen, size, mode, cval, origin, axes, channel_axis)
+    complex_result = image.dtype.kind == "c"
+    output = _check.filter_output(output, image, complex_result or None, promote=True, stacklevel=3)
+    settings = size, mode, cval, origin, axes, channel_axis
+    steps = _steps(_uniform_steps, image, output, widen, *settings)
     if not steps:
-        output[...] = image
-        return output
+        return _copied(image, output, overflow, workers)
+    _check.filter_kind(output.dtype, complex_result)
+    if overflow is not None and _check.filter_overflow(overflow, output.dtype):
+        return _guarded(image, cval, output, overflow, workers, _uniform_steps, *settings)
     return _filter(image, steps, cval, output, workers)
 
 
@@ -860,6 +906,7 @@ def uniform_filter1d(
     *,
     channel_axis: int | None = None,
     precision: str | None = None,
+    overflow: str | None = None,
     workers: int | None = None,
 ) -> NDArray:
     """Mean over `size` pixels along one axis.
@@ -893,16 +940,19 @@ def uniform_filter1d(
     array([0, 3, 3, 3, 1, 2])
     """
     settings = size, axis, mode, cval, origin, channel_axis
-    filtered = _small_means.run(input, None, output, cval, (*settings, precision, workers))
+    known = *settings, precision, overflow, workers
+    filtered = _small_means.run(input, None, output, cval, known)
     if filtered is not None:
         return filtered
-    given, asked = (input, None, output, (*settings, precision, workers)), workers
+    given, asked = (input, None, output, known), workers
     image = _check.image(input)
     cval = _check.image_cval(cval, image.dtype)
     widen = _check.filter_precision(precision)
     workers = _asked_workers(workers)
-    output = _check.filter_output(output, image, complex_result=image.dtype.kind == "c")
+    output = _check.filter_output(output, image, image.dtype.kind == "c", promote=True, stacklevel=3)
     steps = _steps(_mean_steps, image, output, widen, *settings)
+    if overflow is not None and _check.filter_overflow(overflow, output.dtype):
+        return _guarded(image, cval, output, overflow, workers, _mean_steps, *settings)
     _keep(_small_means, given, asked, steps)
     return _filter(image, steps, cval, output, workers)
 
@@ -917,6 +967,8 @@ def generic_gradient_magnitude(
     extra_keywords: dict | None = None,
     *,
     axes: int | Sequence[int] | None = None,
+    channel_axis: int | None = None,
+    overflow: str | None = None,
 ) -> NDArray:
     """Length of the gradient, whose components are taken by a function of yours.
 
@@ -940,6 +992,11 @@ def generic_gradient_magnitude(
         Further keyword arguments of `derivative`.
     axes : int or sequence of int, optional
         The axes to take derivatives along, if not all.
+    channel_axis : int, optional
+        The axis of the colour channels. Each channel is an image of its own, and all other arguments, those of
+        the derivative included, count the axes without this one.
+    overflow : {None, "wrap", "saturate", "raise"}, optional
+        As in `correlate`. All but ``"wrap"`` take the derivatives in 64 bits, in arrays as large as the image.
 
     Returns
     -------
@@ -967,10 +1024,17 @@ def generic_gradient_magnitude(
            [40., 40., 40.]])
     """
     image = _check.image(input)
+    if channel_axis is not None or overflow is not None:
+
+        def plain(image, output):
+            settings = mode, cval, extra_arguments, extra_keywords
+            return generic_gradient_magnitude(image, derivative, output, *settings, axes=axes)
+
+        return _guarded_derivatives(plain, image, output, channel_axis, overflow, 2**17)
     axes = _check.filter_axes(axes, image.ndim)
     modes = _check.one_an_axis(mode, "mode", len(axes))
-    output = _check.filter_output(output, image, complex_result=image.dtype.kind == "c")
-    extra_keywords = extra_keywords or {}
+    output = _check.filter_output(output, image, complex_result=None)
+    extra_keywords = {} if extra_keywords is None else extra_keywords
     if np.may_share_memory(image, output):
         image = image.copy()
     if not axes:
@@ -1017,7 +1081,8 @@ def gaussian_laplace(
     axes : int or sequence of int, optional
         The axes to take derivatives along, if not all; others are not blurred.
     **kwargs
-        Further arguments of `gaussian_filter`: ``truncate``, ``radius``, ``precision``, ``workers``.
+        Further arguments of `gaussian_filter`: ``truncate``, ``radius``, ``precision``, ``workers``; and
+        ``channel_axis`` and ``overflow``, as in `generic_laplace`.
 
     Returns
     -------
@@ -1046,15 +1111,17 @@ def gaussian_laplace(
     array([ 0.06, -0.1 , -0.32, -0.1 ,  0.06])
     """
     image = _check.image(input)
-    axes = _check.filter_axes(axes, image.ndim)
+    apart = {name: kwargs.pop(name, None) for name in ("channel_axis", "overflow")}
+    ndim = len(_check.image_axes(image.ndim, apart["channel_axis"]))
+    axes = _check.filter_axes(axes, ndim)
     sigmas = _check.one_an_axis(sigma, "sigma", len(axes))
     # An axis that is left out is not blurred. (Where none is, SciPy takes sigmas in the order of the image's axes.)
-    axes_of_sigmas = range(image.ndim) if len(axes) == image.ndim else axes
-    blur = [0] * image.ndim
+    axes_of_sigmas = range(ndim) if len(axes) == ndim else axes
+    blur = [0] * ndim
     for axis, axis_sigma in zip(axes_of_sigmas, sigmas, strict=True):
         blur[axis] = axis_sigma
     derivative = functools.partial(_gaussian_derivative, sigma=tuple(blur), order=2, **kwargs)
-    return generic_laplace(image, derivative, output, mode, cval, axes=axes)
+    return generic_laplace(image, derivative, output, mode, cval, axes=axes, **apart)
 
 
 def gaussian_gradient_magnitude(
@@ -1085,7 +1152,8 @@ def gaussian_gradient_magnitude(
     axes : int or sequence of int, optional
         The axes to take derivatives along, if not all; all are blurred.
     **kwargs
-        Further arguments of `gaussian_filter`: ``truncate``, ``radius``, ``precision``, ``workers``.
+        Further arguments of `gaussian_filter`: ``truncate``, ``radius``, ``precision``, ``workers``; and
+        ``channel_axis`` and ``overflow``, as in `generic_gradient_magnitude`.
 
     Returns
     -------
@@ -1111,8 +1179,9 @@ def gaussian_gradient_magnitude(
     >>> np.round(ndimage.gaussian_gradient_magnitude(ramp, 1)[15, 15], 2)
     np.float64(5.0)
     """
+    apart = {name: kwargs.pop(name, None) for name in ("channel_axis", "overflow")}
     derivative = functools.partial(_gaussian_derivative, sigma=sigma, order=1, **kwargs)
-    return generic_gradient_magnitude(input, derivative, output, mode, cval, axes=axes)
+    return generic_gradient_magnitude(input, derivative, output, mode, cval, axes=axes, **apart)
 
 
 def _gaussian_derivative(input, axis, output, mode, cval, *, sigma, order, **kwargs):
@@ -1257,9 +1326,9 @@ def _join(first: _Pass, second: _Pass, dtype, ordered=False, rounded=False, whol
 
 
 def _correlate(
-    input, weights, output, mode, cval, origin, axes, channel_axis, precision, method, workers, *, convolution
+    input, weights, output, mode, cval, origin, axes, channel_axis, precision, overflow, method, workers, *, convolution
 ):
-    settings = mode, cval, origin, axes, channel_axis, precision, method, workers, convolution
+    settings = mode, cval, origin, axes, channel_axis, precision, overflow, method, workers, convolution
     filtered = _small_kernels.run(input, weights, output, cval, settings)
     if filtered is not None:
         return filtered
@@ -1274,6 +1343,9 @@ def _correlate(
     steps = _steps(_kernel_steps, image, output, widen, *settings, weights=weights)
     if steps is None:
         raise _check.not_separable(weights, image, output)
+    if overflow is not None and _check.filter_overflow(overflow, output.dtype):
+        settings = mode, cval, origin, axes, channel_axis, "direct", convolution
+        return _guarded(image, cval, output, overflow, workers, _kernel_steps, *settings, weights=weights)
     _keep(_small_kernels, given, asked, steps)
     return _filter(image, steps, cval, output, workers)
 
@@ -1360,14 +1432,16 @@ def _place_kernel(ndim, kernel, mode, origin, axes, channel_axis, convolution):
     for axis, k, axis_origin in zip(ascending, kernel, origins, strict=True):
         if convolution:
             # The middle of the turned kernel: one further for an even number of weights.
-            axis_origin = -_check.integer(axis_origin, "origin") - (k % 2 == 0)
+            axis_origin = -_check.filter_integer(axis_origin, "origin") - (k % 2 == 0)
         before[image_axes[axis]] = k // 2 + _check.filter_origin(axis_origin, k)
         shape[image_axes[axis]] = k
     return tuple(shape), tuple(before), (boundary,) * ndim
 
 
-def _correlate1d(input, weights, axis, output, mode, cval, origin, channel_axis, precision, workers, *, convolution):
-    settings = axis, mode, cval, origin, channel_axis, precision, workers, convolution
+def _correlate1d(
+    input, weights, axis, output, mode, cval, origin, channel_axis, precision, overflow, workers, *, convolution
+):
+    settings = axis, mode, cval, origin, channel_axis, precision, overflow, workers, convolution
     filtered = _small_lines.run(input, weights, output, cval, settings)
     if filtered is not None:
         return filtered
@@ -1380,6 +1454,8 @@ def _correlate1d(input, weights, axis, output, mode, cval, origin, channel_axis,
     output = _check.filter_output(output, image, "c" in image.dtype.kind + weights.dtype.kind, promote=True)
     settings = axis, mode, cval, origin, channel_axis, convolution
     steps = _steps(_line_steps, image, output, widen, *settings, weights=weights)
+    if overflow is not None and _check.filter_overflow(overflow, output.dtype):
+        return _guarded(image, cval, output, overflow, workers, _line_steps, *settings, weights=weights)
     _keep(_small_lines, given, asked, steps)
     return _filter(image, steps, cval, output, workers)
 
@@ -1389,7 +1465,7 @@ def _line_steps(form: _Form, axis, mode, cval, origin, channel_axis, convolution
     weights = _weights(form)
     if convolution:
         weights = weights[::-1]
-        origin = -_check.integer(origin, "origin") - (weights.size % 2 == 0)
+        origin = -_check.filter_integer(origin, "origin") - (weights.size % 2 == 0)
     elif weights.dtype.kind == "c":
         weights = weights.conj()
     origin = _check.filter_origin(origin, weights.size)
@@ -1397,13 +1473,16 @@ def _line_steps(form: _Form, axis, mode, cval, origin, channel_axis, convolution
     return _in_pairs(form, [_line(form.ndim, axis, boundary, weights, origin)], cval)
 
 
-def _slope(input, axis, across, output, mode, cval, channel_axis, precision, workers):
+def _slope(input, axis, across, output, mode, cval, channel_axis, precision, overflow, workers):
     image = _check.image(input)
     cval = _check.image_cval(cval, image.dtype)
     widen = _check.filter_precision(precision)
     workers = _asked_workers(workers)
     output = _check.filter_output(output, image, complex_result=image.dtype.kind == "c")
-    steps = _steps(_slope_steps, image, output, widen, axis, across, mode, cval, channel_axis)
+    settings = axis, across, mode, cval, channel_axis
+    steps = _steps(_slope_steps, image, output, widen, *settings)
+    if overflow is not None and _check.filter_overflow(overflow, output.dtype):
+        return _guarded(image, cval, output, overflow, workers, _slope_steps, *settings)
     return _filter(image, steps, cval, output, workers)
 
 
@@ -1517,7 +1596,7 @@ def _gaussian_steps(form: _Form, sigma, order, mode, cval, truncate, radius, axe
 def _uniform_steps(form: _Form, size, mode, cval, origin, axes, channel_axis):
     image_axes = _check.image_axes(form.ndim, channel_axis)
     filtered = [image_axes[axis] for axis in _check.filter_axes(axes, len(image_axes))]
-    sizes = [_check.filter_size(k) for k in _check.one_an_axis(size, "size", len(filtered))]
+    sizes = [_check.box_size(k) for k in _check.one_an_axis(size, "size", len(filtered))]
     origins = _check.one_an_axis(origin, "origin", len(filtered))
     boundaries = _check.image_boundaries(mode, len(filtered))
     passes = [
@@ -1536,7 +1615,7 @@ def _gaussian_line(form: _Form, sigma, axis, order, mode, cval, truncate, radius
 
 def _mean_steps(form: _Form, size, axis, mode, cval, origin, channel_axis):
     axis = _check.filter_axis(axis, _check.image_axes(form.ndim, channel_axis))
-    size = _check.filter_size(size, minimum=1)
+    size = _check.filter_size(size)
     origin = _check.filter_origin(origin, size)
     return _in_pairs(form, [_mean(form.ndim, axis, _check.image_boundary(mode), size, origin, form.output)], cval)
 
@@ -1586,6 +1665,188 @@ def _filter(image, steps: Sequence[_Sweep | _Pair], cval, output, workers: int |
     return output
 
 
+def _copied(image, output, overflow, workers: int) -> NDArray:
+    """Fill `output` with an image that nothing filters."""
+    if overflow is not None and _check.filter_overflow(overflow, output.dtype) and image.dtype.kind != "c":
+        return _guarded(image, 0, output, overflow, workers, _identity_steps)
+    output[...] = image
+    return output
+
+
+def _identity_steps(form: _Form):
+    ndim = form.ndim
+    as_it_is = _Pass(np.ones((1,) * ndim, np.int64), (0,) * ndim, ("edge",) * ndim, one_dimensional=False)
+    return (_ready(form, as_it_is, 0),)
+
+
+def _guarded(image, cval, output, overflow: str, workers: int | None, build, *settings, weights=None) -> NDArray:
+    """`_filter` for an output of integers that do not wrap: they saturate, or are an error before anything is written.
+
+    `build` and its settings make the steps. Results come in int64, where neither they nor what is between passes can be
+    larger. Else a single pass, or several of whole numbers, are right modulo 2**64, and the same sums in float64 tell
+    how many times they went round; of several passes that truncate, float64 is all there is.
+    """
+    if output.size == 0:
+        return output
+
+    def steps_into(dtype):
+        return _steps(build, image, np.broadcast_to(dtype.type(0), output.shape), True, *settings, weights=weights)
+
+    source = image.view(np.uint8) if image.dtype == bool else image
+    extremes, steps = _extremes(source), steps_into(output.dtype)
+    if all(_holds(output.dtype, *ends) for ends in _ranges(extremes, steps, cval)):
+        return _filter(image, steps, cval, output, workers)
+    if np.may_share_memory(image, output):
+        source = source.copy()
+    workers = resolve_workers(workers)
+    steps = steps_into(np.dtype(np.int64))
+    narrow = all(max(-low, high) < 2**62 for low, high in _ranges(extremes, steps, cval))
+    whole = source.dtype.kind in "iu" and all(
+        _integral(weights) and not divisor and _all_integers(boundary, cval)
+        for weights, boundary, divisor in _lines(steps)
+    )
+    exactly = narrow or whole or len(steps) == 1 and isinstance(steps[0], _Sweep)
+    nearly = None if narrow else steps_into(np.dtype(np.float64))
+    axis = 0 if steps[0].axis is None and output.ndim else steps[0].axis
+    slabs = _slabs(output, axis)
+
+    # Nothing may be written before all results are known to fit: more than one slab is computed twice.
+    for write in (False, True) if overflow == "raise" and len(slabs) > 1 else (True,):
+        for slab in slabs:
+            target = output[(*slab, ...)]
+            exact = near = None
+            if exactly:
+                exact = _slab_of(source, steps, slab, axis, cval, np.empty(target.shape, np.int64), workers)
+            if nearly:
+                near = _slab_of(source, nearly, slab, axis, cval, np.empty(target.shape, np.float64), workers)
+            clipped, fit = _clipped(exact, near, whole, output.dtype)
+            if overflow == "raise":
+                _check.filter_results(fit, output.dtype)
+            if write:
+                target[...] = clipped
+    return output
+
+
+def _slab_of(image, steps, slab, axis: int | None, cval, results, workers: int) -> NDArray:
+    """Fill `results` with a slab, along an axis, of the image after all steps; return them."""
+    if slab:
+        first = steps[0] if steps[0].axis == axis else steps[0]._replace(axis=axis)
+        steps = [_from(first, slab[-1].start), *steps[1:]]
+    _sweep(image, steps, cval, results, workers)
+    return results
+
+
+def _guarded_derivatives(run, image, output, channel_axis, overflow, largest: int) -> NDArray:
+    """`run(image, output)`, a generic function, for each channel, and for integers that do not wrap.
+
+    The derivatives are truncated to int64, as they are to the output's integers elsewhere, where no sample is above
+    `largest`, and are float64 where squares or sums of such integers might wrap as well.
+    """
+    axes = _check.image_axes(image.ndim, channel_axis)
+    output = _check.filter_output(output, image, complex_result=None)
+    overflow = _check.filter_overflow(overflow, output.dtype)
+    results = output
+    if overflow:
+        wide = image.dtype.kind != "c" and not np.abs(_extremes(image)).max() <= largest
+        results = np.empty(output.shape, np.float64 if wide else np.int64)
+    if np.may_share_memory(image, results):
+        image = image.copy()
+    if len(axes) == image.ndim:
+        run(image, results)
+    else:
+        x, y = np.moveaxis(image, channel_axis, 0), np.moveaxis(results, channel_axis, 0)
+        for channel in range(len(x)):
+            run(x[channel, ...], y[channel, ...])
+    if overflow:
+        exact, near = (None, results) if wide else (results, None)
+        clipped, fit = _clipped(exact, near, False, output.dtype)
+        if overflow == "raise":
+            _check.filter_results(fit, output.dtype)
+        output[...] = clipped
+    return output
+
+
+def _slabs(output, axis: int | None) -> list[tuple[slice, ...]]:
+    """Slices of an array along an axis, for about `_SLAB_BYTES` of int64."""
+    if axis is None:
+        return [()]
+    n = output.shape[axis]
+    step = max(1, _SLAB_BYTES * n // (8 * output.size))
+    return [(*(slice(None),) * axis, slice(start, min(start + step, n))) for start in range(0, n, step)]
+
+
+def _lines(steps: Sequence[_Sweep | _Pair]):
+    """(weights, boundary names, divisor) of each pass."""
+    names = {code: name for name, code in engine.BOUNDARIES.items()}
+    for step in steps:
+        if isinstance(step, _Pair):
+            boundaries = ((names[code],) for code in step.boundary)
+            yield from zip(step.weights, boundaries, step.divisors, strict=True)
+        else:
+            yield step.weights, tuple(names[code] for code in step.codes), 0
+
+
+def _extremes(image) -> tuple[float, float]:
+    """The lowest and the highest sample: what the dtype allows, or of wide ones what there is. NaN where one is."""
+    if image.dtype.kind == "b":
+        return 0.0, 1.0
+    if image.dtype.kind in "iu" and image.dtype.itemsize < 8:
+        return float(np.iinfo(image.dtype).min), float(np.iinfo(image.dtype).max)
+    return float(image.min(initial=0)), float(image.max(initial=0))
+
+
+def _ranges(extremes: tuple[float, float], steps: Sequence[_Sweep | _Pair], cval):
+    """(lowest, highest) that each pass can give of an image; infinite where that is not known."""
+    low, high = extremes
+    for weights, boundary, divisor in _lines(steps):
+        if not np.isfinite([low, high, cval if "constant" in boundary else 0]).all():
+            low, high = -np.inf, np.inf
+            yield low, high
+            continue
+        if "constant" in boundary:
+            low, high = min(low, cval), max(high, cval)
+        weights = weights.astype(np.float64)
+        rising, falling = weights[weights > 0].sum(), weights[weights < 0].sum()
+        ends = low * rising + high * falling, high * rising + low * falling
+        low, high = (end / max(divisor, 1) for end in ends)
+        yield low, high
+
+
+def _holds(dtype: np.dtype, low: float, high: float) -> bool:
+    """Whether integers of this dtype hold all numbers of a range, truncated; with a margin for roundings."""
+    info = np.iinfo(dtype)
+    return low * (1 + 1e-12) > info.min - 1 and high * (1 + 1e-12) < info.max + 1
+
+
+def _clipped(exact, near, whole: bool, dtype) -> tuple[NDArray, bool]:
+    """Results as integers of a dtype: those outside are the nearest one, NaN is 0. And whether all were inside.
+
+    exact: int64, right modulo 2**64 if `whole`; None: `near` is all there is. near: the same in float64, or None where
+    `exact` is right as it is.
+    """
+    low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
+    if near is None:
+        below, above = exact < low, exact > high
+    elif whole:
+        turns = np.rint((near - exact.astype(np.float64)) / 2.0**64)
+        last = int(high == 2**64 - 1)
+        below = (turns < 0) | (turns == 0) & (exact < low)
+        above = (turns > last) | (turns == last) & ((exact >= 0) if last else (exact > high))
+    else:
+        near = np.trunc(near)
+        below, above = near < float(low), near >= float(high) + 1
+        held = np.where(below | above | np.isnan(near), 0, near)
+        if exact is not None:
+            # The last bits are those of SciPy's sum, as long as it fits 64 bits with room to spare.
+            close = np.abs(near) < 2.0**62
+            below, above = np.where(close, exact < low, below), np.where(close, exact > high, above)
+            exact = np.where(close, exact, held.astype(dtype).astype(np.int64))
+        else:
+            exact = held.astype(dtype)
+    clipped = np.where(below, dtype.type(low), np.where(above, dtype.type(high), exact.astype(dtype)))
+    return clipped, not (below.any() or above.any() or near is not None and np.isnan(near).any())
+
+
 def _sweep(image, steps: Sequence[_Sweep | _Pair], cval, output, workers: int) -> bool:
     """All steps, slab by slab along the axis of the first. Returns what the last one does.
 
@@ -1594,7 +1855,7 @@ def _sweep(image, steps: Sequence[_Sweep | _Pair], cval, output, workers: int) -
     """
     if len(steps) == 1:
         return _apply(image, steps[0], cval, output, workers)
-    axis, n = steps[0].axis, image.shape[steps[0].axis]
+    axis, n = steps[0].axis, output.shape[steps[0].axis]
     step = max(1, _SLAB_BYTES * n // output.nbytes)
     if axis == image.ndim - 1:
         step = max(step, _LONG_ENOUGH)
@@ -1756,6 +2017,12 @@ def _apply(image, step: _Sweep | _Pair, cval, output, workers: int) -> bool:
     _, w, before, codes, reach, skip_zeros, fused, pairs, by_transforms, *_ = step
     if image.ndim == 0:
         image, output = image[np.newaxis], output[np.newaxis]
+    elif (fused or sum(reach) == 1) and reach[-1] and image.shape[-1] < _LONG_ENOUGH <= max(image.shape):
+        # Weights that reach across a short last axis: short axes go first, and rows are long again.
+        order = sorted(range(image.ndim), key=lambda axis: image.shape[axis] >= _LONG_ENOUGH)
+        image, output = image.transpose(order), output.transpose(order)
+        w = np.ascontiguousarray(w.transpose(0, 1, *(2 + axis for axis in order)))
+        before, codes, reach = (tuple(values[axis] for axis in order) for values in (before, codes, reach))
     # Short last axes that no weights reach across (the channels of a picture) go to the front as a batch; all
     # others are spatial.
     ndim = spatial = image.ndim

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import scipy.ndimage
 from cases import LAYOUTS, OUT_LAYOUTS, integer_valued, lay_out, normal
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from oracle import assert_same_bits, assert_same_class, assert_same_values
 from oracle import correlate as oracle_correlate
@@ -251,6 +251,8 @@ def test_gaussian_filter(data):
             # Beyond a constant border the constant is there in every pass.
             magnitude = max(magnitude * weights.sum(), cval)
             terms += weights.size
+            # What C converts to an integer of up to 32 bits must fit 32 bits.
+            assume(output.kind in "fc" or magnitude < 2**31)
     assert_agree(actual, expected, tolerance(magnitude, terms, {x.dtype, output}, passes=x.ndim) + parity)
 
 
