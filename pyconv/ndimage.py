@@ -1904,7 +1904,7 @@ def _in_pairs(form: _Form, passes: Sequence[_Pass], cval, joining=True) -> tuple
         steps.append(pair or _ready(form, left[0], cval))
         del left[: 2 if pair else 1]
         form = form._replace(source=form.output)
-    if plain and len(steps) == 1 and type(steps[0]) is _Pair:
+    if plain and len(steps) == 1 and steps[0].small is None and type(steps[0]) is _Pair:
         steps[0] = steps[0]._replace(small=functools.partial(_small_pair, steps[0]))
     return tuple(steps)
 

@@ -1,5 +1,5 @@
 """The engine: every convolution of pyconv ends in a call of `correlate` or, of image filters with one pass an axis,
-`separable` (a small `corr2d` takes a shorter way in).
+`separable` (a small `corr2d`, or image filter, takes a shorter way in).
 
 One idea: everything irregular goes into one copy, and the arithmetic sees only unit-stride loads ::
 

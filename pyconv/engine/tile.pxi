@@ -300,7 +300,7 @@ cdef inline void sized_row_tile(int R, int NV, int64_t next_vector, int64_t next
     if not fused:
         row_tile(R, NV, False, next_vector, next_sums, rows, first, row_step, n_outer, outer_step, kh, kw, dx, w,
                  bias, x, n_strips, sums, lds)
-    elif kw == 3 and kh == 3 and dx == sizeof(real):
+    elif SHIFTS and kw == 3 and kh == 3 and dx == sizeof(real):
         row_tile(R, NV, True, next_vector, next_sums, rows, first, row_step, n_outer, outer_step, 3, 3, sizeof(real), w,
                  bias, x, n_strips, sums, lds)
     elif kw == 3 and kh == 3:
