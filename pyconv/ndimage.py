@@ -172,6 +172,8 @@ _ARGUMENTS = {
         If an argument does not fit the image. Where SciPy raises a RuntimeError, it is both.
     TypeError
         If an argument is of the wrong kind, or `input` is a lazy array.
+    OverflowError
+        With ``overflow="raise"``; `output` is then untouched.
 """,
 }
 
@@ -466,6 +468,8 @@ def sobel(
     array([  0, 220, 220,   0], dtype=uint8)
     >>> ndimage.sobel(image, output=float)[1]
     array([  0., -36., -36.,   0.])
+    >>> ndimage.sobel(image, overflow="saturate")[1]
+    array([0, 0, 0, 0], dtype=uint8)
     """
     return _slope(input, axis, 2, output, mode, cval, channel_axis, precision, overflow, workers)
 
@@ -1682,9 +1686,9 @@ def _identity_steps(form: _Form):
 def _guarded(image, cval, output, overflow: str, workers: int | None, build, *settings, weights=None) -> NDArray:
     """`_filter` for an output of integers that do not wrap: they saturate, or are an error before anything is written.
 
-    `build` and its settings make the steps. Results come in int64, where neither they nor what is between passes can be
-    larger. Else a single pass, or several of whole numbers, are right modulo 2**64, and the same sums in float64 tell
-    how many times they went round; of several passes that truncate, float64 is all there is.
+    `build` and its settings make the steps. Results come in the narrowest integers that surely hold them and what is
+    between passes. Where 64 bits may not, a single pass, or several of whole numbers, are right modulo 2**64, and the
+    same sums in float64 tell how many times they went round; of several passes that truncate, float64 is all there is.
     """
     if output.size == 0:
         return output
@@ -1699,8 +1703,11 @@ def _guarded(image, cval, output, overflow: str, workers: int | None, build, *se
     if np.may_share_memory(image, output):
         source = source.copy()
     workers = resolve_workers(workers)
-    steps = steps_into(np.dtype(np.int64))
-    narrow = all(max(-low, high) < 2**62 for low, high in _ranges(extremes, steps, cval))
+    for dtype in map(np.dtype, (np.int16, np.int32, np.int64)):
+        steps = steps_into(dtype)
+        narrow = all(_holds(dtype, *ends) for ends in _ranges(extremes, steps, cval))
+        if narrow:
+            break
     whole = source.dtype.kind in "iu" and all(
         _integral(weights) and not divisor and _all_integers(boundary, cval)
         for weights, boundary, divisor in _lines(steps)
@@ -1716,7 +1723,7 @@ def _guarded(image, cval, output, overflow: str, workers: int | None, build, *se
             target = output[(*slab, ...)]
             exact = near = None
             if exactly:
-                exact = _slab_of(source, steps, slab, axis, cval, np.empty(target.shape, np.int64), workers)
+                exact = _slab_of(source, steps, slab, axis, cval, np.empty(target.shape, dtype), workers)
             if nearly:
                 near = _slab_of(source, nearly, slab, axis, cval, np.empty(target.shape, np.float64), workers)
             clipped, fit = _clipped(exact, near, whole, output.dtype)
@@ -1821,13 +1828,15 @@ def _holds(dtype: np.dtype, low: float, high: float) -> bool:
 def _clipped(exact, near, whole: bool, dtype) -> tuple[NDArray, bool]:
     """Results as integers of a dtype: those outside are the nearest one, NaN is 0. And whether all were inside.
 
-    exact: int64, right modulo 2**64 if `whole`; None: `near` is all there is. near: the same in float64, or None where
-    `exact` is right as it is.
+    exact: integers, right modulo 2**64 if `whole`; None: `near` is all there is. near: the same in float64, or None
+    where `exact` is right as it is.
     """
     low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
     if near is None:
-        below, above = exact < low, exact > high
-    elif whole:
+        held = np.iinfo(exact.dtype)
+        fit = exact.size == 0 or (exact.min() >= low and exact.max() <= high)
+        return np.clip(exact, max(low, held.min), min(high, held.max)), fit
+    if whole:
         turns = np.rint((near - exact.astype(np.float64)) / 2.0**64)
         last = int(high == 2**64 - 1)
         below = (turns < 0) | (turns == 0) & (exact < low)
@@ -1844,7 +1853,7 @@ def _clipped(exact, near, whole: bool, dtype) -> tuple[NDArray, bool]:
         else:
             exact = held.astype(dtype)
     clipped = np.where(below, dtype.type(low), np.where(above, dtype.type(high), exact.astype(dtype)))
-    return clipped, not (below.any() or above.any() or near is not None and np.isnan(near).any())
+    return clipped, not (below.any() or above.any() or np.isnan(near).any())
 
 
 def _sweep(image, steps: Sequence[_Sweep | _Pair], cval, output, workers: int) -> bool:

@@ -142,6 +142,10 @@ def test_slab_by_slab(name, axis, monkeypatch):
     if axis:
         x = x.T
     check(FILTERS[name], x, "uint8", FILTERS[name](x, output=np.int64))
+    expected = FILTERS[name](x, overflow="saturate")
+    in_place = x.copy()
+    FILTERS[name](in_place, output=in_place, overflow="saturate")
+    assert_same_bits(in_place, expected)
     x[-1 - axis, -1] = 255
     check(FILTERS[name], x, "int8", FILTERS[name](x, output=np.int64))
 
