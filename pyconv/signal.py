@@ -18,10 +18,14 @@ everything; ``method="direct"`` takes plain sums. The error of the others is bou
 ``c * u * max(|in1| * |in2|)``, c below half of what plain sums of so many terms may reach, but up to 40 in the
 functions that are named after Fourier transforms.
 
+Memory: a few MB beyond arguments and result, except where both arrays are large along several axes, or nearly as large
+as one another: then some arrays of the size of the result.
+
 What differs from SciPy: a NaN or an infinity spreads no further than the windows that hold it, and so nobody warns of
-it; float16 arrays of several axes are accepted, and summed in float32; integers are exact beyond 2**53. `workers`, as a
-keyword only, is the number of threads. Long doubles and objects are handed to SciPy, where it is installed, and so are
-all names of scipy.signal that are not here (``lfilter``, ``welch``, ...).
+it; float16 arrays of several axes are accepted, and summed in float32; integers are exact and wrap whatever `method`
+is, where SciPy's transforms lose them, and booleans likewise. `workers`, as a keyword only, is the number of threads.
+Long doubles and objects are handed to SciPy, where it is installed, and so are all names of scipy.signal that are not
+here (``lfilter``, ``welch``, ...).
 """
 
 from __future__ import annotations
