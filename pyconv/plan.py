@@ -46,13 +46,14 @@ _CYCLES_A_WINDOW = 3                 # weight gradients, a vector of one plane: 
 _CYCLES_A_TILE = 3
 _CYCLES_A_SUM = 6
 _FFT_ERROR = 40                      # the same of Fourier transforms (tests/test_fft.py)
+_FFT_LINE_ERROR = 28                 # and of transforms along one axis only (tests/test_signal.py)
 _CYCLES_A_NANOSECOND = 5.4           # of engine.fft_cost: with memory as busy as in whole calls
 # Signals, in ns on the same machine: a product of direct sums along one axis, and an element of whole spectra by NumPy,
 # for each doubling of their number.
 _LINE_NS = {np.dtype(np.float32): 0.02, np.dtype(np.float64): 0.039}
 _SPECTRA_NS = 1.3
 _SPECTRA_CALL_NS = 30000
-_LINE_TILE = {64: 0.7, 128: 0.7, 256: 0.75, 512: 0.9, 1024: 1.7}    # of what `engine.fft_cost` says, for its few tiles
+_LINE_TILE = {64: 0.7, 128: 0.7, 256: 0.75, 512: 0.9, 1024: 1.7}    # of `engine.fft_cost`: few tiles
 _FLAT_COPY_NS = 0.3
 
 
@@ -163,7 +164,8 @@ class SignalChoice(NamedTuple):
 
     method: str                      # "direct", "transformed" (two axes), "line" (one axis), "flat" (all axes as one),
                                      # "spectra" (of everything)
-    variant: tuple | None            # of "transformed", as in `Choice`; of "line", (tile,); of "flat", (tile, pieces)
+    variant: tuple | None            # of "transformed", as in `Choice`; of "line", (tile, blocks); of "flat",
+                                     # (tile, blocks, pieces)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -201,9 +203,10 @@ def choose_signal(n, k, size, sides, dtype, groups=1, zeros=True, loose=False):
         for candidate in choose(sample, weight, dtype, one, sides, one, groups).candidates:
             if candidate.variant is not None and (candidate.accurate or loose and candidate.method == "fft"):
                 costs["transformed", candidate.variant] = candidate.cycles / _CYCLES_A_NANOSECOND
-    if zeros and accurate and sum(t > 1 for t in k) == 1:
-        tile, cost = line_tile(max(k), size[k.index(max(k))], dtype)
-        costs["line", (tile,)] = cost * (products // (max(k) * size[k.index(max(k))]))
+    if zeros and sum(t > 1 for t in k) == 1:
+        along = size[k.index(max(k))]
+        way, cost = line_way(max(k), along, dtype, loose)
+        costs["line", way] = cost * (products // (max(k) * along))
     if zeros and accurate:
         costs.update(_flat_costs(n, k, size, dtype, groups))
         full = math.prod(a + b for a, b in zip(n, k, strict=True))
@@ -218,37 +221,43 @@ def _flat_costs(n, k, size, dtype, groups):
     taps = (k[0] - 1) * rows + math.prod(k[1:])
     costs = {}
     for pieces in (1, 2, 4, 8, 16):
-        tile, cost = line_tile(-(-taps // pieces), outputs, dtype)
-        costs["flat", (tile, pieces)] = groups * (
+        way, cost = line_way(-(-taps // pieces), outputs, dtype, True)
+        costs["flat", (*way, pieces)] = groups * (
             pieces * cost + _SPECTRA_CALL_NS + (outputs * (1 + pieces) + taps) * _FLAT_COPY_NS * dtype.itemsize / 4)
     return costs
 
 
 @functools.lru_cache(maxsize=1024)
-def line_tile(k, size, dtype):
-    """(the best tile for `engine.fft_line` of k taps, the ns that it takes)"""
-    def cost(tile):
-        step = tile // 2
-        kernel, matrix = (-(-k // step), step), (-(-size // step), step)
-        return _LINE_TILE[tile] * engine.fft_cost(kernel, matrix, dtype, tile, prepared=False)
+def line_way(k, size, dtype, loose):
+    """((tile, blocks) for `engine.fft_line` of k taps, the ns that it takes: infinity, if it is not accurate enough)"""
+    def cost(tile, blocks):
+        if (_FFT_LINE_ERROR if blocks else _FFT_ERROR) > (k + 2) / 2 and not loose:
+            return math.inf
+        step = tile - k + 1 if blocks else tile // 2
+        if step < 1 or not blocks and k <= step:
+            return math.inf
+        kernel, rows = (1, k) if blocks else (-(-k // step), step), -(-size // step)
+        factor = 1 if blocks else _LINE_TILE[tile]
+        return factor * engine.fft_cost(kernel, (rows, step), dtype, tile, prepared=False)
 
-    tile = min(engine.FFT_TILES, key=cost)
-    return tile, cost(tile)
+    costs = {(tile, blocks): cost(tile, blocks) for tile in engine.FFT_TILES for blocks in (True, False)}
+    way = min(costs, key=costs.get)
+    return way, costs[way]
 
 
 @functools.lru_cache(maxsize=1024)
 def line_parts(n, k, size, before, dtype, loose):
-    """The parts of a line that are computed each on its own: (first output, last one + 1, tile, or 0 for direct sums).
+    """The parts of a line that are computed each on its own: (first output, last one + 1, (tile, blocks)
+    or None for direct sums).
 
     Windows that lie within the n samples read them where they are; others, fewer, a copy with zeros. Where these are
     not much fewer, all windows read one copy.
     """
     def ways(size):
-        tile, cost = line_tile(k, size, dtype)
+        way, cost = line_way(k, size, dtype, loose)
         direct = k * size * _LINE_NS[dtype]
-        return (cost, tile) if accurate and cost < direct else (direct, 0)
+        return (cost, way) if cost < direct else (direct, None)
 
-    accurate = loose or _FFT_ERROR <= (k + 2) / 2
     inside = min(max(before, 0), size)
     beyond = max(inside, min(size, n - k + 1 + before))
     parts = [(start, stop) for start, stop in ((0, inside), (inside, beyond), (beyond, size)) if start < stop]

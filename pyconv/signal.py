@@ -18,10 +18,14 @@ everything; ``method="direct"`` takes plain sums. The error of the others is bou
 ``c * u * max(|in1| * |in2|)``, c below half of what plain sums of so many terms may reach, but up to 40 in the
 functions that are named after Fourier transforms.
 
+Memory: a few MB beyond arguments and result, except where both arrays are large along several axes, or nearly as large
+as one another: then some arrays of the size of the result.
+
 What differs from SciPy: a NaN or an infinity spreads no further than the windows that hold it, and so nobody warns of
-it; float16 arrays of several axes are accepted, and summed in float32; integers are exact beyond 2**53. `workers`, as a
-keyword only, is the number of threads. Long doubles and objects are handed to SciPy, where it is installed, and so are
-all names of scipy.signal that are not here (``lfilter``, ``welch``, ...).
+it; float16 arrays of several axes are accepted, and summed in float32; integers are exact and wrap whatever `method`
+is, where SciPy's transforms lose them, and booleans likewise. `workers`, as a keyword only, is the number of threads.
+Long doubles and objects are handed to SciPy, where it is installed, and so are all names of scipy.signal that are not
+here (``lfilter``, ``welch``, ...).
 """
 
 from __future__ import annotations
@@ -488,12 +492,9 @@ def _place_two(n, k, mode, convolution):
 
 
 def _two_axes(in1, in2, mode, boundary, fillvalue, workers, *, convolution):
-    if (
-        type(in1) is type(in2) is np.ndarray
-        and fillvalue is _ZERO
-        and workers is None
-        and type(mode) is type(boundary) is str
-    ):
+    if not type(in1) is type(in2) is np.ndarray:
+        in1, in2, _ = _check.signals(in1, in2)
+    if fillvalue is _ZERO and workers is None and type(mode) is type(boundary) is str:
         brief = _settle_brief(in1.shape, in2.shape, in1.dtype, in2.dtype, mode, boundary, True, convolution)
         if brief is not None:
             return _run_brief(in1, in2, brief)
@@ -530,7 +531,9 @@ def _two_axes(in1, in2, mode, boundary, fillvalue, workers, *, convolution):
 
 
 def _any_axes(name, in1, in2, mode, method, workers, *, convolution):
-    if type(in1) is type(in2) is np.ndarray and workers is None and type(mode) is str and method in _METHODS:
+    if not type(in1) is type(in2) is np.ndarray:
+        in1, in2, _ = _check.signals(in1, in2)
+    if workers is None and type(mode) is type(method) is str and method in _METHODS:
         brief = _settle_brief(in1.shape, in2.shape, in1.dtype, in2.dtype, mode, "fill", False, convolution)
         if brief is not None:
             y = _run_brief(in1, in2, brief)
@@ -826,20 +829,20 @@ def _apart(x, w, out, before, codes, fill, workers, dtype):
 def _line(x, w, out, before, workers, dtype, loose):
     """Correlate along the last axis: windows that lie within x where they are, the few others in copies with zeros."""
     n, k = x.shape[-1], w.size
-    for start, stop, tile in plan.line_parts(n, k, out.shape[-1], before, dtype, loose):
+    for start, stop, way in plan.line_parts(n, k, out.shape[-1], before, dtype, loose):
         first, last = start - before, stop - 1 - before + k
         samples = x[..., max(first, 0) : max(last, 0)]
         if first < 0 or last > n:
             padded = np.zeros((*x.shape[:-1], last - first), x.dtype)
             padded[..., max(-first, 0) : max(-first, 0) + samples.shape[-1]] = samples
             samples = padded
-        if tile:
-            engine.fft_line(samples, w, out[..., start:stop], workers, tile)
+        if way is not None:
+            engine.fft_line(samples, w, out[..., start:stop], workers, *way)
         else:
             engine.correlate_line(samples, w, out[..., start:stop], workers)
 
 
-def _flat(x, w, out, before, workers, dtype, tile, pieces):
+def _flat(x, w, out, before, workers, dtype, tile, blocks, pieces):
     """Correlate along all axes at once, as along one line: returns whether all is finite, or else `out` is not valid.
 
     Between two rows are as many zeros as windows reach beyond a row, on both sides together: what a window that is laid
@@ -867,7 +870,7 @@ def _flat(x, w, out, before, workers, dtype, tile, pieces):
             part = line
         elif part is line:
             part = np.empty_like(line)
-        engine.fft_line(here, piece, part, workers, tile, mend=False)
+        engine.fft_line(here, piece, part, workers, tile, blocks, mend=False)
         if part is not line:
             with np.errstate(invalid="ignore", over="ignore"):
                 line += part

@@ -391,6 +391,7 @@ def separable(x, down, along, out, nbatch, before, boundary, constant, workers, 
 FFT_TILES = (64, 128, 256, 512, 1024)
 _FFT_NS = {np.dtype(np.float32): ((0.5, 0.58, 0.61, 0.75, 0.85), 0.3),
            np.dtype(np.float64): ((0.9, 1.1, 1.2, 1.45, 1.9), 0.6)}
+_FFT_ALONG = 0.36                    # of that, what a kernel of one row takes
 _SPECTRA_BYTES = 2**23               # of spectra that no plan keeps
 
 
@@ -405,6 +406,9 @@ def fft_cost(kernel, size, dtype, tile, prepared=True):
     tiles = math.prod(-(-n // step) for n, step in zip(size, steps, strict=True))
     sample, output = _FFT_NS[np.dtype(dtype)]
     own = tile**2 * sample[FFT_TILES.index(tile)]
+    if kernel[0] == 1:               # transforms along rows alone, 64 a tile, 16 of one together with 16 of another
+        tiles = -(-size[1] // steps[1]) * 2 * (size[0] // 128 * 4 + -(-min(size[0] % 128, 64) // 16))
+        own *= 16 / tile * _FFT_ALONG
     return 2 * -(-tiles // 2) * own + math.prod(size) * output + (0 if prepared else own + 12000)
 
 
@@ -417,13 +421,16 @@ def fft_tile(kernel, size, dtype):
 def fft_weights(w, tile, workers):
     """The weights of `fft`: their spectra, each of them a row, which ends in what the sums are multiplied with.
 
-    That is a power of two near the largest weight over `tile`, and the spectra have the rest, so that neither small
-    weights nor small samples become subnormal on the way."""
+    That is a power of two near the largest weight over `tile` (not divided, where there are no transforms down the
+    columns), and the spectra have the rest, so that neither small weights nor small samples become subnormal on the
+    way."""
     limits = np.finfo(w.dtype)
     exponent = np.frexp(np.abs(w).max(axis=(1, 2, 3), initial=0))[1]
     exponent = np.clip(exponent, limits.minexp + 16, limits.maxexp) - 1
-    u = np.empty((w.shape[0], 2 * tile**2 + 64 // w.itemsize), w.dtype)
-    u[:, 2 * tile**2:] = np.ldexp(w.dtype.type(1 / tile), exponent)[:, None]
+    along, line = w.shape[2] == 1, 64 // w.itemsize
+    spectrum = 2 * tile * (line if along else tile)
+    u = np.empty((w.shape[0], spectrum + line), w.dtype)
+    u[:, spectrum:] = np.ldexp(w.dtype.type(1 if along else 1 / tile), exponent)[:, None]
     _kernels[w.dtype].fft_weights(np.ldexp(w, -exponent[:, None, None, None]), u, tile, workers)
     return u
 
@@ -460,12 +467,12 @@ def fft(x, w, u, bias, out, nbatch, groups, before, boundary, constant, workers,
               boundary, constant, workers, skip_zeros)
 
 
-def fft_line(x, w, out, workers, tile, mend=True):
-    """Cross-correlate x with w along the last axis, without padding, by Fourier transforms of tiles of a matrix.
+def fft_line(x, w, out, workers, tile, blocks=False, mend=True):
+    """Cross-correlate x with w along the last axis, without padding, by Fourier transforms of the rows of a matrix.
 
-    Row r of that matrix is x from sample r * step on, 2 * step - 1 samples where they lie: rows overlap, and no copy is
-    made. Its correlation with w, `step` taps a row, has the outputs in rows of `step`. Half a tile is a step, so that
-    tiles are as wide as the matrix ::
+    Row r of that matrix is x from sample r * step on, where it lies: rows overlap, and no copy is made. In `blocks`,
+    rows are a tile wide, and each is correlated with w. Else w is a matrix of `step` taps a row, half a tile, and rows
+    are as wide as these need, 2 * step - 1 samples ::
 
         out[r * step + c]  =  sum over j, i of  x[(r + j) * step + c + i] * w[j * step + i]
 
@@ -479,24 +486,25 @@ def fft_line(x, w, out, workers, tile, mend=True):
         m <= n - k + 1; any numeric dtype and strides, aligned and in native byte order.
     workers : int
     tile : int
-        One of `FFT_TILES`; w fits in half of it times all of it.
+        One of `FFT_TILES`; w fits in it (`blocks`), or in half of it times all of it.
+    blocks : bool
     mend : bool
         Whether outputs that are not finite are computed again as by `correlate`.
     """
-    step, m, nbatch = tile // 2, out.shape[-1], x.ndim - 1
-    down = -(-w.size // step)
-    rows = max(0, min(m // step, (x.shape[-1] - 2 * step + 1) // step + 2 - down))
+    k, m, nbatch = w.size, out.shape[-1], x.ndim - 1
+    step = tile - k + 1 if blocks else tile // 2
+    down, width = (1, tile) if blocks else (-(-k // step), 2 * step - 1)
+    rows = max(0, min(m // step, (x.shape[-1] - width) // step + 2 - down))
     if rows and out.size:
-        taps = np.zeros((1, 1, down, step), w.dtype)
-        taps.reshape(-1)[:w.size] = w
+        taps = np.zeros((1, 1, down, k if blocks else step), w.dtype)
+        taps.reshape(-1)[:k] = w
 
         def matrix(a, height, width):
             return np.lib.stride_tricks.as_strided(a, (*a.shape[:-1], 1, height, width),
                                                    (*a.strides[:-1], 0, step * a.strides[-1], a.strides[-1]))
 
-        tiles = _kernels[w.dtype].fft(matrix(x, rows + down - 1, 2 * step - 1), taps, fft_weights(taps, tile, workers),
-                                      None, matrix(out, rows, step), nbatch, 1, (0, 0), (CONSTANT,) * 2, 0.0, workers,
-                                      tile)
+        tiles = _kernels[w.dtype].fft(matrix(x, rows + down - 1, width), taps, fft_weights(taps, tile, workers), None,
+                                      matrix(out, rows, step), nbatch, 1, (0, 0), (CONSTANT,) * 2, 0.0, workers, tile)
         for n, _, y0, y1, _, _ in tiles if mend else ():
             signal = np.unravel_index(n, x.shape[:-1]) if nbatch else ()
             block = out[(*signal, slice(y0 * step, y1 * step))]

@@ -16,6 +16,9 @@
 # A unit is a pair of tiles of one image and channel. Each tile's roundings reach its partner; so which tiles are a pair
 # follows from the shapes alone (an odd last one is paired with zeros), and the bits depend on nothing else.
 #
+# A kernel of one row needs no transform down the columns: then the rows of a tile, some vectors of them, are convolved each
+# on its own, and all with one spectrum.
+#
 # A sample that is not finite makes all outputs of both tiles so: every number of the transform depends on it in its
 # real or imaginary part, in both once multiplied by the spectrum (infinity * 0 is NaN), and every output on all these.
 
@@ -40,6 +43,8 @@ cdef struct FftPlan:
     Problem *p
     const Fft *f
     int64_t size
+    bint along                       # the kernel is one row: transforms along the rows alone
+    int64_t height                   # rows of a tile
     int64_t pitch, plane             # of the tile: a cache line more a row, so that columns spread over the cache sets
     const real *u                    # spectra, and behind each what its sums are multiplied with
     int64_t u_group
@@ -55,13 +60,15 @@ cdef bint plan_fft(FftPlan *q, Problem *p, const real *u, int64_t u_group, int64
     memset(q, 0, sizeof(FftPlan))
     q.p, q.u, q.u_group, q.size = p, u, u_group, size
     q.f = fft_of_size(size)
-    q.rows, q.cols = size - p.H.k + 1, size - p.W.k + 1
+    q.along = p.H.k == 1
+    q.height = 4 * LANES if q.along else size
+    q.rows, q.cols = q.height - p.H.k + 1, size - p.W.k + 1
     q.tiles_y, q.tiles_x = ceil_div(p.H.on, q.rows), ceil_div(p.W.on, q.cols)
     q.tiles = q.tiles_y * q.tiles_x
     q.pairs = ceil_div(q.tiles, 2)
     q.units = q.pairs * p.N * p.groups
     q.pitch = size + LINE // sizeof(real)
-    q.plane = size * q.pitch
+    q.plane = q.height * q.pitch
     q.at_map = LINE
     q.at_row = round_up(q.at_map + sizeof(ColumnMap) + size * sizeof(int64_t), LINE)
     q.at_lines = q.at_row + size * sizeof(real)
@@ -106,7 +113,7 @@ cdef void load_samples(const FftPlan *q, const FftTile *t, int64_t n, int64_t ch
             fill_row(&p.source, map, plane + y * q.pitch, input_row(p, slice, t.y0 + y - p.H.before), p.W.x_step,
                      p.constant[0])
             fill_constant(plane + y * q.pitch + cols, q.size - cols, 0)
-    memset(plane + rows * q.pitch, 0, (q.size - rows) * q.pitch * sizeof(real))
+    memset(plane + rows * q.pitch, 0, (q.height - rows) * q.pitch * sizeof(real))
 
 
 cdef void store_sums(const FftPlan *q, const FftTile *t, int64_t n, int64_t channel, const real *plane, real *row,
@@ -141,16 +148,18 @@ cdef void run_fft_unit(const void *plan, int64_t unit, char *workspace, Progress
     cdef vec check = vzero(), second_check = vzero()
     load_samples(q, &first, n, channel, re, workspace)
     load_samples(q, &second, n, channel, im, workspace)
-    for i in range(q.size // LANES):
-        transform(f, 0, re + i * LANES, im + i * LANES, q.pitch)
-    for i in range(q.size // LANES):
+    if not q.along:
+        for i in range(q.size // LANES):
+            transform(f, 0, re + i * LANES, im + i * LANES, q.pitch)
+    for i in range(ceil_div(max(first.rows, second.rows), LANES) if q.along else q.size // LANES):
         turn_rows(re + i * rows, q.pitch, q.size, lines)
         turn_rows(im + i * rows, q.pitch, q.size, im_lines)
-        transform_product(f, 0, lines, im_lines, <const vec *> (u + 2 * i * q.size * LANES))
+        transform_product(f, 0, lines, im_lines, <const vec *> (u if q.along else u + 2 * i * q.size * LANES))
         turn_lines(lines, cols, re + i * rows, q.pitch)
         turn_lines(im_lines, cols, im + i * rows, q.pitch)
-    for i in range(cols // LANES):
-        transform_back(f, 0, im + i * LANES, re + i * LANES, q.pitch)
+    if not q.along:
+        for i in range(cols // LANES):
+            transform_back(f, 0, im + i * LANES, re + i * LANES, q.pitch)
     store_sums(q, &first, n, channel, re, <real *> (workspace + q.at_row), &check)
     store_sums(q, &second, n, channel, im, <real *> (workspace + q.at_row), &second_check)
     q.bad[unit] = any_not_zero(&check) + 2 * any_not_zero(&second_check)
@@ -160,19 +169,22 @@ cdef void run_fft_unit(const void *plan, int64_t unit, char *workspace, Progress
 
 cdef void find_spectrum(const Fft *f, int64_t size, const real *w, int64_t kh, int64_t kw, real *u,
                         char *workspace) noexcept nogil:
-    """The spectrum: conjugate, since the tile is correlated, and divided by `size`, as the sums will be once more."""
+    """The spectrum: conjugate, since the tile is correlated, and divided by `size`, as the sums will be once more, if there
+    is more than one row. Of one row it is that of a row, for LANES of them."""
     cdef int64_t pitch = size + LINE // sizeof(real), x, y, i
     cdef real *re = <real *> workspace
     cdef real *im = re + size * pitch
     cdef real *lines = im + size * pitch
     cdef real *im_lines = lines + size * LANES
     cdef real over = <real> 1.0 / size
-    memset(re, 0, 2 * size * pitch * sizeof(real))
-    for y in range(kh):
-        memcpy(re + y * pitch, w + y * kw, kw * sizeof(real))
-    for i in range(ceil_div(kw, LANES)):
+    cdef int64_t height = LANES if kh == 1 else size
+    memset(re, 0, height * pitch * sizeof(real))
+    memset(im, 0, height * pitch * sizeof(real))
+    for y in range(LANES if kh == 1 else kh):
+        memcpy(re + y * pitch, w if kh == 1 else w + y * kw, kw * sizeof(real))
+    for i in range(ceil_div(kw, LANES) if kh > 1 else 0):
         transform(f, 0, re + i * LANES, im + i * LANES, pitch)
-    for y in range(size // LANES):
+    for y in range(height // LANES):
         turn_rows(re + y * LANES * pitch, pitch, size, lines)
         turn_rows(im + y * LANES * pitch, pitch, size, im_lines)
         transform(f, 0, lines, im_lines, LANES)
@@ -184,7 +196,8 @@ cdef void find_spectrum(const Fft *f, int64_t size, const real *w, int64_t kh, i
 
 
 def fft_weights(cnp.ndarray w not None, cnp.ndarray u not None, int64_t size, int workers):
-    """Fill u, (groups, more than 2 * size**2), from w, (groups, 1, kh, kw), both C-contiguous."""
+    """Fill u, (groups, more than 2 * size**2, or of one row 2 * size * LANES), from w, (groups, 1, kh, kw), both
+    C-contiguous."""
     cdef const Fft *f = fft_of_size(size)
     cdef int64_t groups = w.shape[0], kh = w.shape[2], kw = w.shape[3], u_group = u.shape[1], g
     cdef int64_t bytes = 2 * size * (size + LINE // sizeof(real) + LANES) * sizeof(real)
