@@ -127,7 +127,7 @@ def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, 
         Filled and returned. It may overlap the input, which is then copied first.
     method : {"auto", "direct", "im2col", "winograd", "fft"}
         ``direct`` sums as the notes say. ``im2col`` writes the patch matrix (`unfold`) and multiplies; the same bits,
-        for more memory. ``winograd`` (two spatial axes, stride 1, kernels from 3 x 3, float32 and float64)
+        for more memory. ``winograd`` (two spatial axes, kernels from 3 x 3, float32 and float64)
         needs fewer multiplications [1]_, with an error that is bounded by the largest sum only; `plan_conv2d` shows it.
         ``fft`` (the same, with one input and one output channel a group) takes Fourier transforms of tiles, for large
         kernels.
@@ -218,7 +218,7 @@ def plan_conv2d(input_shape, weight, bias=None, stride=1, padding=0, dilation=1,
     >>> plan(np.ones((3, 8, 8), np.float32)).shape, plan(np.ones((10, 3, 8, 8), np.float32)).shape
     ((4, 4, 4), (10, 4, 4, 4))
     >>> print(plan)  # doctest: +ELLIPSIS
-    direct: Winograd does not apply, since its stride is (2, 2), not 1
+    direct: Winograd's error could pass half of what direct's bound allows
     <BLANKLINE>
       method           time, relative  error bound c
     * direct                     1.00             29
@@ -457,7 +457,7 @@ def _convolve(ndim, input, weight, bias, stride, padding, dilation, groups, padd
             out[...] = flat.reshape(shape)
         elif choice.variant is not None and (method != "auto" or np.isfinite(weights).all()):
             engine.correlate_transformed(x, weights, None, biases, out, nbatch, groups, before, boundary, value,
-                                         workers, choice.variant, dilation=dilation)
+                                         workers, choice.variant, stride=stride, dilation=dilation)
         else:
             engine.correlate(x, weights, biases, out, nbatch, groups, stride, dilation, before, boundary, value,
                              workers, upscale=upscale)
@@ -618,7 +618,8 @@ def _correlation(x, w, shape, layer, out, method, workers):
             out[...] = 0
         elif out.size and variant is not None and np.isfinite(weights).all():
             engine.correlate_transformed(x, weights, None, None, out, layer.nbatch, layer.groups, layer.before,
-                                         layer.boundary, 0.0, workers, variant, dilation=layer.dilation)
+                                         layer.boundary, 0.0, workers, variant, stride=layer.stride,
+                                         dilation=layer.dilation)
         elif out.size:
             engine.correlate(x, weights, None, out, layer.nbatch, layer.groups, layer.stride, layer.dilation,
                              layer.before, layer.boundary, 0.0, workers)

@@ -24,7 +24,9 @@ _TILES_OVERHEAD = 1.07               # multiply-adds between rows, and what the 
 _ROWS_OVERHEAD = 3                   # direct, one output channel a group: what the loops cost, in kernel columns
 _BYTES_A_CYCLE = 8                   # that reach a core from where images and many weights lie
 _CYCLES_A_COPY = 4                   # a vector into the band
+_CYCLES_A_STRIDED_COPY = 12          # direct: the same at a stride
 _CYCLES_A_TRANSFORM = 16             # Winograd: a vector of one plane, of input or output tiles
+_CYCLES_A_STRIDED_TRANSFORM = 12, 5  # the same at a stride: of input, of output; there are many more of input
 _CYCLES_A_RUN = 1.5                  # Winograd, dilated: a run of columns, one of each residue, or a vector of it
 _CYCLES_A_WEIGHT = 12                # Winograd: a vector of one plane, of weights, and where they come in blocks
 _CYCLES_A_BLOCK = 24
@@ -36,9 +38,10 @@ _UNCACHED_BYTES_A_CYCLE = 6
 _KEPT_BYTES = 3 * 2**23              # memory for more transformed weights is mapped anew in each call, page by page
 _CYCLES_A_MAPPED_BYTE = 1
 
-# Winograd: |y - exact| <= c * u * max(|x| * |w|) with c this and 2 for each term of a plane's sum, as measured on signs
-# that add up all roundings, on impulses, random numbers, twelve decades and photographs (tests/test_winograd.py).
-_ERROR = {(2, 3): 9, (4, 3): 40, (3, 3): 26, (4, 4): 180, (4, 5): 180}
+# Winograd: |y - exact| <= c * u * max(|x| * |w|) with c this and 2 for each term of a plane's sum, 1 of F(4,2), as
+# measured on signs that add up all roundings, on impulses, constants, random numbers, twelve decades and photographs
+# (tests/test_winograd.py).
+_ERROR = {(2, 3): 9, (4, 3): 40, (3, 3): 26, (4, 4): 180, (4, 5): 180, (4, 2): 48, (3, 4): 26}
 # Gradients of the weights: |dw - exact| <= c * u * max(|x| * |dy|) with c this and 2 for each tile of an image
 # (tests/test_winograd_weights.py).
 _WEIGHT_ERROR = {(4, 3): 40, (3, 3): 26, (4, 4): 180, (4, 5): 180}
@@ -76,25 +79,37 @@ class Choice(NamedTuple):
     candidates: tuple
 
 
-def _winograd_variants(kernel, dilation):
-    """The variants (m, r) for a kernel of at least 3 x 3: one block of taps, or several where m is r.
+def _phase_kernel(kernel, stride):
+    """The kernel of the phase with the most taps."""
+    return tuple(-(-k // s) for k, s in zip(kernel, stride, strict=True))
+
+
+def _winograd_variants(kernel, stride, dilation):
+    """The variants (m, r) for a kernel, or phase, from 3 x 3 or 2 x 2 on: one block of taps, or several where m is r.
 
     For 3 x 3, F(3,3) may only serve where dilation leaves three outputs of a residue or so."""
+    taps = _phase_kernel(kernel, stride)
+    most, strided = max(taps), stride != (1, 1)
     return tuple((m, r) for m, r in engine.WINOGRAD_VARIANTS
-                 if (m == r and (kernel != (3, 3) or r == 3 and dilation != (1, 1)))
-                 or (m != r and r - 2 < max(kernel) <= r))
+                 if (m == r and most > 2 and (taps != (3, 3) or r == 3 and dilation != (1, 1)))
+                 or (m != r and (r == most and (r != 4 or strided) or r == 5 and most == 4)))
 
 
 def obstacle(method, weight, dtype, stride, dilation, groups):
     """Why Winograd's method, or that of Fourier transforms, does not apply, or None."""
     if len(weight) != 4:
         return f"it has {len(weight) - 2} spatial axes, not 2"
-    if stride != (1, 1):
+    if method == "fft" and stride != (1, 1):
         return f"its stride is {stride}, not 1"
     if method == "fft" and dilation != (1, 1):
         return f"its dilation is {dilation}, not 1"
-    if method == "winograd" and min(weight[2:]) < 3:
-        return f"its kernel is {weight[2]} x {weight[3]}, smaller than 3 x 3"
+    if method == "winograd":
+        if any(s > 1 and d > 1 for s, d in zip(stride, dilation, strict=True)):
+            return f"its stride is {stride} and its dilation {dilation}: an axis has both"
+        if any(k < (3 if s == 1 else s + 1) for k, s in zip(weight[2:], stride, strict=True)):
+            small = f"its kernel is {weight[2]} x {weight[3]}"
+            return (f"{small}, smaller than 3 x 3" if stride == (1, 1) else
+                    f"{small} at a stride of {stride}: too few taps meet the same samples")
     if dtype.char not in "fd":
         return f"it is computed in {dtype}, not in float32 or float64"
     if method == "fft" and (weight[1] != 1 or weight[0] != groups):
@@ -128,15 +143,17 @@ def choose(sample, weight, dtype, stride, sides, dilation, groups, prepared=Fals
     size = tuple((n + before + after - d * (k - 1) - 1) // s + 1
                  for n, (before, after), k, s, d in zip(sample[1:], sides, kernel, stride, dilation, strict=True))
     terms = weight[1] * math.prod(kernel)
-    direct = Candidate("direct", None, _direct_cycles(sample, weight, dtype, size, sides, dilation, groups), terms + 2,
+    direct = Candidate("direct", None, _direct_cycles(sample, weight, dtype, size, stride, sides, dilation, groups),
+                       terms + 2,
                        True)
     im2col = direct._replace(method="im2col", cycles=direct.cycles + _im2col_cycles(sample, weight, dtype, size))
     why_not = {other: obstacle(other, weight, dtype, stride, dilation, groups) for other in ("winograd", "fft")}
     others = [] if why_not["winograd"] else [
         Candidate("winograd", variant,
-                  _winograd_cycles(variant, sample, weight, dtype, size, dilation, groups, prepared),
+                  _winograd_cycles(variant, sample, weight, dtype, size, stride, dilation, groups, prepared),
                   error, error <= (terms + 2) / 2)
-        for variant in _winograd_variants(kernel, dilation) for error in [winograd_error(variant, weight)]]
+        for variant in _winograd_variants(kernel, stride, dilation)
+        for error in [winograd_error(variant, weight, stride)]]
     if not why_not["fft"]:
         others.append(_fft_candidate(weight, dtype, size, prepared))
     candidates = (direct, im2col, *others)
@@ -324,7 +341,7 @@ def _true_share(n, on, k, d, before):
     return sum(max(0, count) for count in products) / (on * k) if on else 1
 
 
-def _direct_cycles(sample, weight, dtype, size, sides, dilation, groups):
+def _direct_cycles(sample, weight, dtype, size, stride, sides, dilation, groups):
     """With 16 channels or more a group, calls took 0.75 to 1.35 times as long, two thirds of them within 5%
     (benchmarks/estimates.py, on the machine of docs/design.md)."""
     lanes = _lanes(dtype)
@@ -337,7 +354,7 @@ def _direct_cycles(sample, weight, dtype, size, sides, dilation, groups):
             shares = (_true_share(n, on, k, d, before) for n, on, k, d, (before, _)
                       in zip(sample[1:], size, weight[2:], dilation, sides, strict=True))
             multiply *= min(1, _LEFT_OUT * math.prod(shares))
-        multiply += math.prod(sample) / lanes * _CYCLES_A_COPY
+        multiply += math.prod(sample) / lanes * (_CYCLES_A_COPY if max(stride) == 1 else _CYCLES_A_STRIDED_COPY)
     return max(multiply, _memory_cycles(sample, weight, dtype, size))
 
 
@@ -346,30 +363,40 @@ def _im2col_cycles(sample, weight, dtype, size):
     return 2 * sample[0] * math.prod(weight[2:]) * math.prod(size) * dtype.itemsize / _BYTES_A_CYCLE
 
 
-def _winograd_cycles(variant, sample, weight, dtype, size, dilation, groups, prepared):
+def _winograd_cycles(variant, sample, weight, dtype, size, stride, dilation, groups, prepared):
     m, r = variant
     lanes, planes = _lanes(dtype), (m + r - 1)**2
-    by, bx = blocks = [-(-k // r) for k in weight[2:]]
+    by, bx = blocks = [-(-k // r) for k in _phase_kernel(weight[2:], stride)]
+    along = [min(k, s) for k, s in zip(weight[2:], stride, strict=True)]
+    phases = math.prod(along)
+    inputs = sample[0] * phases
     tiles = [-(-on // (d * m)) for on, d in zip(size, dilation, strict=True)]
     residues = [min(on, d) for on, d in zip(size, dilation, strict=True)]
     copy = 0
-    if weight[0] == groups and dilation == (1, 1):       # whole rows of tiles, some of them computed in two blocks
+    if weight[0] == groups and stride == dilation == (1, 1):
+        # Whole rows of tiles, some of them computed in two blocks.
         read = (tiles[0] + by - 1) * -(-(tiles[1] + bx - 1) // lanes)
         vectors = 1.3 * tiles[0] * -(-(tiles[1] + bx - 1) // lanes)
     else:
         pitch, rows = (tiles[1] + bx - 1) * residues[1], (tiles[0] + by - 1) * residues[0]
         read = -(-rows * pitch // lanes)
         vectors = -(-((rows - by) * pitch + tiles[1] * residues[1]) // lanes)
+        if phases > 1:
+            copy = inputs * rows * m * pitch * m / lanes * _CYCLES_A_COPY
         if dilation[1] > 1:
             runs = sample[0] * rows * m * (m + r - 1) * (tiles[1] + bx - 1)
             runs += weight[0] * math.prod(size) // residues[1]
             copy = runs * -(-residues[1] // lanes) * _CYCLES_A_RUN
             copy += sample[0] * rows * m * dilation[1] * (pitch // residues[1] * m + r - 1) / lanes * _CYCLES_A_COPY
-    weights = planes * by * bx * weight[0] * weight[1]
+    weights = planes * phases * by * bx * weight[0] * weight[1]
     multiply = weights * vectors / _VECTORS_A_CYCLE * _TILES_OVERHEAD
+    if phases > 1 and by == bx == 1:         # without phases of few taps in the planes of infinity
+        for k, s, n in zip(weight[2:], stride, along, strict=True):
+            multiply *= ((m + r - 2) * n + (k - 1) % s + 1) / ((m + r - 1) * n)
     far = max(0, weights * dtype.itemsize - _CACHED_BYTES)
     multiply += (weights * dtype.itemsize - far) / _WEIGHT_BYTES_A_CYCLE + far / _UNCACHED_BYTES_A_CYCLE
-    transform = planes * (sample[0] * read + weight[0] * vectors) * _CYCLES_A_TRANSFORM
+    of_input, of_output = _CYCLES_A_STRIDED_TRANSFORM if phases > 1 else (_CYCLES_A_TRANSFORM,) * 2
+    transform = planes * (inputs * read * of_input + weight[0] * vectors * of_output)
     if not prepared:
         cycles = _CYCLES_A_WEIGHT if blocks == [1, 1] else _CYCLES_A_BLOCK
         if weights * dtype.itemsize > _WRITTEN_BYTES:
@@ -401,9 +428,11 @@ def _winograd_weight_cycles(variant, sample, weight, dtype, size):
     return _CYCLES_A_CALL + max(multiply + transform, _memory_cycles(sample, weight, dtype, size))
 
 
-def winograd_error(variant, weight):
+def winograd_error(variant, weight, stride=(1, 1)):
     """c in |y - exact| <= c * u * max(|x| * |w|), for weights of this shape."""
-    return _ERROR[variant] + 2 * weight[1] * math.prod(-(-k // variant[1]) for k in weight[2:])
+    blocks = math.prod(-(-k // variant[1]) for k in _phase_kernel(weight[2:], stride))
+    phases = math.prod(min(k, s) for k, s in zip(weight[2:], stride, strict=True))
+    return _ERROR[variant] + (1 if variant == (4, 2) else 2) * weight[1] * phases * blocks
 
 
 def _fft_candidate(weight, dtype, size, prepared):
@@ -483,7 +512,7 @@ class Plan:
         self._transformed = None
         if self.variant is not None:
             self._transformed = engine.transformed_weights(self._weight, self._groups, self.variant,
-                                                           resolve_workers(self._workers))
+                                                           resolve_workers(self._workers), stride=self._stride)
 
     def __getstate__(self):
         # How weights are laid out may differ on the machine that reads this.
@@ -528,7 +557,7 @@ class Plan:
         else:
             engine.correlate_transformed(x, self._weight, self._transformed, self._bias, out, len(batch), self._groups,
                                          self._before, self._boundary, self._value, workers, self.variant,
-                                         dilation=self._dilation)
+                                         stride=self._stride, dilation=self._dilation)
         return out
 
     def input_gradient(self, dy, out=None):
@@ -635,7 +664,7 @@ class Plan:
         if self.variant is not None:
             return engine.transformed_workspace_bytes(x, self._weight, self._transformed, out, x.ndim - 3, self._groups,
                                                       self._before, self._boundary, workers, self.variant,
-                                                      self._dilation)
+                                                      self._stride, self._dilation)
         return engine.workspace_bytes(x, self._weight, out, x.ndim - 3, self._groups, self._stride, self._dilation,
                                       self._before, self._boundary, workers)
 

@@ -270,10 +270,10 @@ def test_input_gradients_keep_transformed_weights(monkeypatch):
 
 
 def test_attributes():
-    planned = pyconv.plan_conv2d([5, 6, 20, 30], np.ones((8, 3, 3, 5), "f4"), stride=2, groups=2, workers=1)
+    planned = pyconv.plan_conv2d([5, 6, 20, 30], np.ones((8, 3, 3, 5), "f4"), stride=3, groups=2, workers=1)
     assert planned.input_shape == (5, 6, 20, 30)
-    assert planned.output_shape == (5, 8, 9, 13)
-    assert planned.flops == 2 * 8 * 9 * 13 * 3 * 3 * 5
+    assert planned.output_shape == (5, 8, 6, 9)
+    assert planned.flops == 2 * 8 * 6 * 9 * 3 * 3 * 5
     assert planned.method == "direct"
     assert "stride" in planned.reason
     assert isinstance(planned.workspace_bytes, int) and 0 < planned.workspace_bytes < 2**20
@@ -330,7 +330,8 @@ PLAN = {"input_shape": (4, 8, 9), "weight": np.ones((6, 2, 3, 3), "f4"), "groups
         ({"workers": 1.5}, TypeError, ["workers"]),
         ({"method": "im2col"}, ValueError, ["method", "im2col", "direct"]),
         ({"method": None}, ValueError, ["method"]),
-        ({"method": "winograd", "stride": 2}, ValueError, ["method", "winograd", "stride"]),
+        ({"method": "winograd", "stride": 3}, ValueError, ["method", "winograd", "stride"]),
+        ({"method": "winograd", "stride": 2, "dilation": 2}, ValueError, ["method", "winograd", "dilation"]),
     ],
 )
 def test_bad_plans(change, error, words):
@@ -387,23 +388,22 @@ def disguised(monkeypatch):
     transformed ones."""
     calls = {"weights": 0, "runs": []}
 
-    def winograd_weights(w, groups, m, r, workers, exchanged=False):
+    def winograd_weights(w, groups, m, r, workers, exchanged=False, stride=(1, 1)):
         calls["weights"] += 1
         assert w.flags.c_contiguous and w.dtype.char in "fd" and min(w.shape[2:]) >= 3
         return np.float64(2) * w
 
     def winograd(x, w, u, bias, out, nbatch, groups, before, boundary, constant, workers, m, r, exchanged=False,
-                 skip_zeros=False, dilation=(1, 1)):
+                 skip_zeros=False, stride=(1, 1), dilation=(1, 1)):
         calls["runs"].append((m, r))
         calls["weights"] += u is None
-        one = (1, 1)
         if u is not None:
             w = (u / 2).astype(w.dtype)
         order = np.arange(w[0, 0].size)[::-1].reshape(w.shape[2:]).copy() if exchanged else None
-        engine.correlate(x, w, bias, out, nbatch, groups, one, dilation, before, boundary, constant, workers,
+        engine.correlate(x, w, bias, out, nbatch, groups, stride, dilation, before, boundary, constant, workers,
                          order=order)
 
-    def transformed_workspace_bytes(x, w, u, out, nbatch, groups, before, boundary, workers, variant, dilation):
+    def transformed_workspace_bytes(x, w, u, out, nbatch, groups, before, boundary, workers, variant, stride, dilation):
         return u.nbytes + workers
 
     monkeypatch.setattr(engine, "winograd_weights", winograd_weights)
@@ -468,8 +468,10 @@ def test_transposed_convolutions_go_through_the_chooser(always):
 @pytest.mark.parametrize(
     ("change", "word"),
     [
-        ({"stride": 2}, "stride"),
-        ({"stride": (1, 2)}, "stride"),
+        ({"stride": 3}, "stride"),
+        ({"stride": (1, 3)}, "stride"),
+        ({"stride": 2, "dilation": (1, 2)}, "dilation"),
+        ({"stride": 2, "weight": np.ones((4, 16, 2, 3), "f4")}, "2 x 3"),
         ({"dtype": "c8"}, "complex64"),
         ({"weight": np.ones((4, 16, 2, 3), "f4")}, "2 x 3"),
         ({"weight": np.ones((4, 16, 1, 1), "f4")}, "1 x 1"),
@@ -549,6 +551,22 @@ def test_dilated_layers():
         assert abs(dx - direct).max() < 1e-4 * abs(direct).max()
 
 
+@pytest.mark.parametrize(("kernel", "stride", "groups"), [((4, 4), 2, 1), ((3, 3), (2, 1), 2), ((7, 5), (2, 2), 1)])
+def test_strided_layers(kernel, stride, groups):
+    """The real engine."""
+    x, weight = random(0, (2, 64, 34, 41), "f4"), random(1, (48, 64 // groups, *kernel), "f4")
+    settings = {"padding": 1, "stride": stride, "groups": groups, "padding_mode": "circular"}
+    planned = pyconv.plan_conv2d(x.shape, weight, **settings, method="winograd")
+    assert planned.method == "winograd" and 0 < planned.workspace_bytes < 2**25
+    y = planned(x)
+    oracle.assert_same_bits(pyconv.conv2d(x, weight, **settings, method="winograd"), y)
+    oracle.assert_same_bits(pickle.loads(pickle.dumps(planned))(x[1:]), y[1:])
+    exact = pyconv.conv2d(x.astype("f8"), weight, **settings, dtype="f8", method="direct")
+    assert abs(y - exact).max() < 1e-4 * abs(exact).max()
+    exact = grad.conv2d_input(x.shape, weight.astype("f8"), y.astype("f8"), **settings)
+    assert abs(planned.input_gradient(y) - exact).max() < 1e-4 * abs(exact).max()
+
+
 def choose(channels, outputs, n, kernel, *, dtype=F32, groups=1, prepared=False, method="auto"):
     """The choice for an n x n image with a square kernel and an output as large."""
     side = ((kernel - 1) // 2, kernel // 2)
@@ -590,6 +608,16 @@ def test_known_shapes(disguised):
     assert choose(64, 64, 56, 5, groups=64).method == "direct"
     assert choose(64, 64, 56, 31).variant == (4, 4)
     assert choose(16, 1, 6, 3).method == "direct"
+    # Strided and dilated ones; of 3 x 3 at a stride, few channels allow too small an error.
+    one, two, twelve = (1, 1), (2, 2), (12, 12)
+    for sample, weight, stride, side, dilation, variant in (
+        ((64, 128, 128), (128, 64, 4, 4), two, 1, one, (4, 2)), ((3, 224, 224), (64, 3, 7, 7), two, 3, one, (3, 4)),
+        ((64, 112, 112), (128, 64, 3, 3), two, 1, one, None), ((64, 64, 64), (64, 64, 3, 3), one, 2, two, (4, 3)),
+        ((256, 33, 33), (256, 256, 3, 3), one, 12, twelve, (3, 3)),
+        ((256, 33, 33), (256, 256, 3, 3), one, 24, (24, 24), None),
+    ):  # fmt: skip
+        choice = plan.choose(sample, weight, F32, stride, ((side, side),) * 2, dilation, 1, True)
+        assert choice.variant == variant
     slower = choose(16, 2, 6, 3)
     assert slower.method == "direct" and "slower here" in slower.reason
 

@@ -16,22 +16,25 @@ POINTS = {
     (3, 3): (0, 1 / 2, 3 / 2, -5 / 4),
     (4, 4): (0, 7 / 8, -7 / 8, 2, -2, 1 / 4),
     (4, 5): (0, 1 / 2, -1 / 2, 1, -1, 2, -2),
+    (4, 2): (0, 5 / 8, -7 / 8, 2),
+    (3, 4): (0, 5 / 8, -5 / 8, 3 / 2, -3 / 2),
 }
 WIDER = {np.dtype(np.float32): np.float64, np.dtype(np.float64): np.longdouble}
 BOUNDARIES = list(engine.BOUNDARIES)
 
 
-def winograd(x, w, bias, variant, *, padding=((0, 0), (0, 0)), dilation=(1, 1), groups=1, boundary="constant",
-             cval=0.0, workers=1, out=None):  # fmt: skip
+def winograd(x, w, bias, variant, *, padding=((0, 0), (0, 0)), stride=(1, 1), dilation=(1, 1), groups=1,
+             boundary="constant", cval=0.0, workers=1, out=None):  # fmt: skip
     size = [
-        n + before + after - d * (k - 1)
-        for n, (before, after), k, d in zip(x.shape[-2:], padding, w.shape[2:], dilation, strict=True)
+        (n + before + after - d * (k - 1) - 1) // s + 1
+        for n, (before, after), k, s, d in zip(x.shape[-2:], padding, w.shape[2:], stride, dilation, strict=True)
     ]
     y = np.full((*x.shape[:-3], w.shape[0], *size), np.nan, w.dtype) if out is None else out
     before = tuple(before for before, _ in padding)
-    u = engine.winograd_weights(w, groups, *variant, workers)
+    u = engine.winograd_weights(w, groups, *variant, workers, stride=stride)
     codes = (engine.BOUNDARIES[boundary],) * 2
-    engine.winograd(x, w, u, bias, y, x.ndim - 3, groups, before, codes, cval, workers, *variant, dilation=dilation)
+    engine.winograd(x, w, u, bias, y, x.ndim - 3, groups, before, codes, cval, workers, *variant, stride=stride,
+                    dilation=dilation)  # fmt: skip
     return y
 
 
@@ -49,16 +52,20 @@ def error(actual, x, w, bias=None, **geometry):
 def problems(draw):
     variant = draw(st.sampled_from(list(POINTS)))
     m, r = variant
-    taps = st.integers(2, 3 * r) if m == r else st.integers(2, r)
+    # Plain, dilated or strided along each axis.
+    steps = st.one_of(st.just((1, 1)), st.tuples(st.just(1), st.sampled_from([2, 2, 3, 5, 12, 17])),
+                      st.tuples(st.sampled_from([2, 2, 2, 3, 4]), st.just(1)))  # fmt: skip
+    stride, dilation = zip(*draw(st.one_of(st.just(((1, 1), (1, 1))), st.tuples(steps, steps))), strict=True)
     groups = draw(st.integers(1, 3))
     settings = {
         "padding": tuple(draw(st.tuples(st.integers(-1, 9), st.integers(0, 9))) for _ in range(2)),
-        "dilation": draw(st.one_of(st.just((1, 1)), st.tuples(*[st.sampled_from([1, 2, 2, 3, 5, 12, 17])] * 2))),
+        "stride": stride,
+        "dilation": dilation,
         "groups": groups,
         "boundary": draw(st.sampled_from(BOUNDARIES)),
         "cval": draw(st.sampled_from([0.0, -2.5])),
     }
-    kernel = draw(taps), draw(taps)
+    kernel = tuple(draw(st.integers(2, 3 * r if m == r else r * s)) for s in stride)
     size = [
         max(1, d * (k - 1) + 1 - sum(pair)) + draw(st.integers(0, 36))
         for k, d, pair in zip(kernel, settings["dilation"], settings["padding"], strict=True)
@@ -77,7 +84,7 @@ def test_error_stays_within_what_is_documented(problem, dtype, layout, out_layou
     w = cases.normal(rng, weight, dtype)
     bias = cases.normal(rng, weight[:1], dtype) if biased else None
     contiguous = winograd(x, w, bias, variant, **settings)
-    assert error(contiguous, x, w, bias, **settings) <= plan.winograd_error(variant, weight)
+    assert error(contiguous, x, w, bias, **settings) <= plan.winograd_error(variant, weight, settings["stride"])
     out = cases.lay_out(np.full_like(contiguous, np.nan), out_layout)
     winograd(x, w, bias, variant, **settings, workers=workers, out=out)
     oracle.assert_same_bits(out.astype(dtype), contiguous)
@@ -100,6 +107,15 @@ def transforms(variant):
     return B, G
 
 
+def phases_joined(x, w, stride, kernel):
+    """The image and weights of which x and w have the phases modulo the stride as channels."""
+    s, (outputs, _, *taps), size = stride, w.shape, x.shape[2:]
+    x = x.reshape(1, -1, s, s, *size).transpose(0, 1, 4, 2, 5, 3).reshape(1, -1, size[0] * s, size[1] * s)
+    w = w.reshape(outputs, -1, s, s, *taps).transpose(0, 1, 4, 2, 5, 3)
+    w = w.reshape(outputs, -1, taps[0] * s, taps[1] * s)[:, :, : kernel[0], : kernel[1]]
+    return np.ascontiguousarray(x), np.ascontiguousarray(w)
+
+
 def awkward(kind, rng, variant, channels, kernel, outputs=24):
     """An image and weights that make much of rounding errors."""
     m, r = variant
@@ -116,6 +132,9 @@ def awkward(kind, rng, variant, channels, kernel, outputs=24):
             block = signs(np.outer(*G[rng.integers(a, size=2)]))
             tiled = np.tile(block, [-(-k // r) for k in kernel])
             w[o] *= tiled[: kernel[0], : kernel[1]]
+    elif kind == "constant":         # all sums grow evenly, and so round alike
+        x[...] = rng.uniform(1, 2)
+        w[...] = rng.uniform(1, 2, (outputs, 1, 1, 1))
     elif kind == "uniform":
         x, w = rng.random(x.shape), rng.random(w.shape)
     elif kind == "impulses":
@@ -135,21 +154,29 @@ def awkward(kind, rng, variant, channels, kernel, outputs=24):
 
 
 # The least demanding settings for which "auto" may take each variant: the fewest terms, so the strictest bound.
+# Strided: the phases of a kernel are kernels of their own.
 LEAST = [((2, 3), 4, (3, 3)), ((4, 3), 16, (3, 3)), ((4, 3), 64, (3, 3)), ((3, 3), 1, (11, 11)), ((3, 3), 8, (5, 5)),
          ((3, 3), 10, (3, 3)),
          ((4, 4), 1, (24, 24)), ((4, 4), 12, (7, 7)), ((4, 4), 40, (4, 4)),
-         ((4, 5), 19, (5, 5)), ((4, 5), 64, (5, 5))]  # fmt: skip
-KINDS = "signs", "uniform", "normal", "impulses", "twelve decades", "photograph"
+         ((4, 5), 19, (5, 5)), ((4, 5), 64, (5, 5)),
+         ((4, 2), 94, (3, 3), 2), ((4, 2), 160, (3, 3), 2), ((4, 2), 12, (4, 4), 2), ((4, 2), 64, (4, 4), 2),
+         ((2, 3), 2, (5, 5), 2), ((4, 3), 9, (5, 5), 2), ((4, 3), 3, (11, 11), 4), ((3, 4), 2, (7, 7), 2),
+         ((3, 4), 3, (7, 7), 2), ((4, 4), 11, (7, 7), 2)]  # fmt: skip
+KINDS = "signs", "constant", "uniform", "normal", "impulses", "twelve decades", "photograph"
 
 
-@pytest.mark.parametrize(("variant", "channels", "kernel"), LEAST)
-def test_what_auto_may_take_stays_below_half_of_the_bound_of_direct(variant, channels, kernel):
+@pytest.mark.parametrize("case", LEAST)
+def test_what_auto_may_take_stays_below_half_of_the_bound_of_direct(case):
+    variant, channels, kernel, stride = (*case, 1)[:4]
     weight, half = (1, channels, *kernel), (channels * kernel[0] * kernel[1] + 2) / 2
-    assert plan.winograd_error(variant, weight) <= half
+    bound = plan.winograd_error(variant, weight, (stride, stride))
+    assert bound <= half
     rng = np.random.default_rng(7)
     for kind in KINDS:
-        x, w = awkward(kind, rng, variant, channels, kernel)
-        assert error(winograd(x, w, None, variant), x, w) <= half, kind
+        x, w = awkward(kind, rng, variant, channels * stride**2, [-(-k // stride) for k in kernel])
+        x, w = phases_joined(x, w, stride, kernel)
+        steps = {"stride": (stride, stride)}
+        assert error(winograd(x, w, None, variant, **steps), x, w, **steps) <= bound, kind
 
 
 @given(problems(), st.sampled_from([np.nan, np.inf, -np.inf]), st.booleans(), st.integers(0, 2**31))
@@ -162,7 +189,7 @@ def test_non_finite_outputs_are_those_of_direct(problem, value, biased, seed):
     bias = cases.normal(rng, weight[:1], np.float32) if biased else None
     direct = np.empty_like(y := winograd(x, w, bias, variant, **settings))
     before = tuple(before for before, _ in settings["padding"])
-    engine.correlate(x, w, bias, direct, 1, settings["groups"], (1, 1), settings["dilation"], before,
+    engine.correlate(x, w, bias, direct, 1, settings["groups"], settings["stride"], settings["dilation"], before,
                      (engine.BOUNDARIES[settings["boundary"]],) * 2, settings["cval"], 1)  # fmt: skip
     oracle.assert_same_class(y, direct)
     finite = np.isfinite(direct)
@@ -178,6 +205,22 @@ def test_transforms_that_overflow_give_the_finite_results_of_direct(variant):
     y = winograd(x, w, None, variant)
     assert np.isfinite(y).all()
     assert error(y, x, w) <= plan.winograd_error(variant, w.shape)
+
+
+@pytest.mark.parametrize("kernel", [(3, 3), (4, 3), (5, 7), (3, 2)])
+def test_phases_of_few_taps_leave_no_non_finite_output_out(kernel):
+    """Each sample in turn: also those that only planes of infinity read, where such phases are left out."""
+    variant = (4, 2) if max(kernel) < 5 else (3, 4)
+    w = np.ones((1, 1, *kernel), np.float32)
+    for y in range(12):
+        for x in range(12):
+            for value in np.nan, np.inf:
+                image = np.zeros((1, 1, 12, 12), np.float32)
+                image[0, 0, y, x] = value
+                result = winograd(image, w, None, variant, padding=((1, 1), (1, 1)), stride=(2, 2))
+                direct = np.empty_like(result)
+                engine.correlate(image, w, None, direct, 1, 1, (2, 2), (1, 1), (1, 1), (0, 0), 0.0, 1)
+                oracle.assert_same_class(result, direct)
 
 
 @given(problems(), st.integers(0, 2**31))
@@ -232,6 +275,10 @@ def test_reads_stay_within_the_arrays(side):
         for columns, dilation in ((13, 1), (64, 1), (70, 1), (13, 2), (70, 2), (64, 3), (45, 20)):
             x = cases.guarded(cases.normal(rng, (2, 3, 11, columns), np.float32), side)
             w = cases.guarded(cases.normal(rng, (4, 3, 3, 3), np.float32), side)
-            settings = {"padding": ((1, 1), (1, 1)), "dilation": (1 + dilation % 2, dilation)}
-            y = winograd(x, w, None, variant, **settings)
-            assert error(y, x, w, **settings) <= plan.winograd_error(variant, w.shape)
+            for strided in {"dilation": (1 + dilation % 2, dilation)}, {"stride": (2, min(dilation, 3))}:
+                if variant[1] < 3 and min(strided.get("stride", (1, 1))) == 1:
+                    continue         # F(4,2) has one block: of 2 x 2 taps of a phase
+                settings = {"padding": ((1, 1), (1, 1)), **strided}
+                y = winograd(x, w, None, variant, **settings)
+                bound = plan.winograd_error(variant, w.shape, settings.get("stride", (1, 1)))
+                assert error(y, x, w, **settings) <= bound

@@ -228,20 +228,21 @@ def _correlate_complex(x, w, bias, out, nbatch, groups, stride, dilation, before
 
 
 # F(m, r): m x m outputs at a time of r x r taps.
-WINOGRAD_VARIANTS = ((2, 3), (4, 3), (3, 3), (4, 4), (4, 5))
+WINOGRAD_VARIANTS = ((2, 3), (4, 3), (3, 3), (4, 4), (4, 5), (4, 2), (3, 4))
 
 
-def winograd_weights(w, groups, m, r, workers, exchanged=False):
+def winograd_weights(w, groups, m, r, workers, exchanged=False, stride=(1, 1)):
     """The weights of `winograd`, transformed: a new array."""
     kernels = _kernels[w.dtype]
-    u = np.empty(kernels.winograd_size(w, groups, m, r, exchanged), w.dtype)
-    kernels.winograd_weights(w, u, groups, m, r, exchanged, workers)
+    u = np.empty(kernels.winograd_size(w, groups, stride, m, r, exchanged), w.dtype)
+    kernels.winograd_weights(w, u, groups, stride, m, r, exchanged, workers)
     return u
 
 
 def winograd(x, w, u, bias, out, nbatch, groups, before, boundary, constant, workers, m, r, exchanged=False,
-             skip_zeros=False, dilation=(1, 1)):
-    """`correlate` at stride 1 with two spatial axes, by F(m, r), and with one block of taps unless m == r.
+             skip_zeros=False, stride=(1, 1), dilation=(1, 1)):
+    """`correlate` with two spatial axes, none of them strided and dilated, by F(m, r), and with one block of taps, of
+    every phase modulo the stride, unless m == r.
 
     Parameters
     ----------
@@ -259,22 +260,23 @@ def winograd(x, w, u, bias, out, nbatch, groups, before, boundary, constant, wor
     if not (out.flags.aligned and out.dtype.isnative):
         native = np.empty(out.shape, out.dtype.newbyteorder("="))
         winograd(x, w, u, bias, native, nbatch, groups, before, boundary, constant, workers, m, r, exchanged,
-                 skip_zeros, dilation)
+                 skip_zeros, stride, dilation)
         out[...] = native
         return
     order = np.arange(w[0, 0].size)[::-1].reshape(w.shape[2:]) if exchanged else None
-    blocks = _kernels[w.dtype].winograd(x, w, u, bias, out, nbatch, groups, dilation, before, boundary, constant,
-                                        workers, m, r, None if order is None else np.ascontiguousarray(order))
+    blocks = _kernels[w.dtype].winograd(x, w, u, bias, out, nbatch, groups, stride, dilation, before, boundary,
+                                        constant, workers, m, r,
+                                        None if order is None else np.ascontiguousarray(order))
     if blocks and exchanged:
         w = _exchanged(w, groups, order)
     outputs = w.shape[0] // groups
     for n, group, o0, o1, rows, columns in blocks:
-        _mend(x, w, bias, out, nbatch, n, group, group * outputs + o0, group * outputs + o1, rows, columns, dilation,
-              before, boundary, constant, workers, skip_zeros)
+        _mend(x, w, bias, out, nbatch, n, group, group * outputs + o0, group * outputs + o1, rows, columns, stride,
+              dilation, before, boundary, constant, workers, skip_zeros)
 
 
-def _mend(x, w, bias, out, nbatch, n, group, o0, o1, rows, columns, dilation, before, boundary, constant, workers,
-          skip_zeros):
+def _mend(x, w, bias, out, nbatch, n, group, o0, o1, rows, columns, stride, dilation, before, boundary, constant,
+          workers, skip_zeros):
     """Compute again, by `correlate`, what is not finite in a window of image n and the output channels o0 to o1: in
     every `rows.step`-th of some rows, and in some columns."""
     image = np.unravel_index(n, x.shape[:nbatch]) if nbatch else ()
@@ -284,33 +286,36 @@ def _mend(x, w, bias, out, nbatch, n, group, o0, o1, rows, columns, dilation, be
     if wrong.any():
         direct = np.empty(block.shape, block.dtype)
         correlate(x[(*image, slice(group * w.shape[1], (group + 1) * w.shape[1]))], w[o0:o1],
-                  None if bias is None else bias[o0:o1], direct, 0, 1, (rows.step or 1, 1), dilation,
-                  (before[0] - rows.start, before[1] - columns.start), boundary, constant, workers, skip_zeros)
+                  None if bias is None else bias[o0:o1], direct, 0, 1, (stride[0] * (rows.step or 1), stride[1]),
+                  dilation, (before[0] - stride[0] * rows.start, before[1] - stride[1] * columns.start), boundary,
+                  constant, workers, skip_zeros)
         np.copyto(block, direct, where=wrong)
 
 
-def transformed_weights(w, groups, variant, workers, exchanged=False):
+def transformed_weights(w, groups, variant, workers, exchanged=False, stride=(1, 1)):
     """What `winograd_weights` or `fft_weights` makes of w, by the method that `variant` belongs to."""
     if len(variant) == 2:
-        return winograd_weights(w, groups, *variant, workers, exchanged)
+        return winograd_weights(w, groups, *variant, workers, exchanged, stride)
     return fft_weights(_turned_round(w, exchanged), *variant, workers)
 
 
 def correlate_transformed(x, w, u, bias, out, nbatch, groups, before, boundary, constant, workers, variant,
-                          exchanged=False, skip_zeros=False, dilation=(1, 1)):
+                          exchanged=False, skip_zeros=False, stride=(1, 1), dilation=(1, 1)):
     """`correlate` by `winograd`, if `variant` is (m, r), or by `fft`, if it is (tile,)."""
     settings = nbatch, groups, before, boundary, constant, workers, *variant
     if len(variant) == 2:
-        winograd(x, w, u, bias, out, *settings, exchanged, skip_zeros, dilation)
+        winograd(x, w, u, bias, out, *settings, exchanged, skip_zeros, stride, dilation)
     else:
         fft(x, _turned_round(w, exchanged), u, bias, out, *settings, skip_zeros)
 
 
-def transformed_workspace_bytes(x, w, u, out, nbatch, groups, before, boundary, workers, variant, dilation=(1, 1)):
+def transformed_workspace_bytes(x, w, u, out, nbatch, groups, before, boundary, workers, variant, stride=(1, 1),
+                                dilation=(1, 1)):
     """What `correlate_transformed` of such arrays takes for itself, all threads together."""
     settings = before, boundary, 0.0, workers, *variant
     if len(variant) == 2:
-        return _kernels[w.dtype].winograd(x, w, u, None, out, nbatch, groups, dilation, *settings, None, False)
+        return _kernels[w.dtype].winograd(x, w, u, None, out, nbatch, groups, stride, dilation, *settings, None,
+                                         False)
     settings = nbatch, groups, *settings
     return _kernels[w.dtype].fft(x, w, u, None, out, *settings, False)
 
@@ -463,8 +468,8 @@ def fft(x, w, u, bias, out, nbatch, groups, before, boundary, constant, workers,
         return
     tiles = _kernels[w.dtype].fft(x, w, u, bias, out, nbatch, groups, before, boundary, constant, workers, tile)
     for n, channel, y0, y1, x0, x1 in tiles:
-        _mend(x, w, bias, out, nbatch, n, channel, channel, channel + 1, slice(y0, y1), slice(x0, x1), (1, 1), before,
-              boundary, constant, workers, skip_zeros)
+        _mend(x, w, bias, out, nbatch, n, channel, channel, channel + 1, slice(y0, y1), slice(x0, x1), (1, 1),
+              (1, 1), before, boundary, constant, workers, skip_zeros)
 
 
 def fft_line(x, w, out, workers, tile, blocks=False, mend=True):

@@ -93,6 +93,30 @@ static const double A_4_5[4][8] = {
 static const double P_4_5[8] = {0, 0.5, -0.5, 1, -1, 2, -2, 0};
 static const double N_4_5[8] = {-1, 45 / 32., 45 / 32., -9 / 2., -9 / 2., 90, 90, 1};
 
+/* 0, 5/8, -7/8, 2, infinity */
+static const double B_4_2[5][5] = {
+    {1.09375, -1.046875, -1.75, 1, 0},
+    {0, -1.75, -1.125, 1, 0},
+    {0, 1.25, -2.625, 1, 0},
+    {0, -0.546875, 0.25, 1, 0},
+    {0, 1.09375, -1.046875, -1.75, 1},
+};
+static const double A_4_2[4][5] = {
+    {1, 1, 1, 1, 0},
+    {0, 0.625, -0.875, 2, 0},
+    {0, 0.390625, 0.765625, 4, 0},
+    {0, 0.244140625, -0.669921875, 8, 1},
+};
+static const double P_4_2[5] = {0, 0.625, -0.875, 2, 0};
+static const double N_4_2[5] = {35 / 32., -165 / 128., -483 / 128., 253 / 32., 1};
+
+/* As F(4,3). */
+#define B_3_4 B_4_3
+#define P_3_4 P_4_3
+#define N_3_4 N_4_3
+static const double A_3_4[3][6] = {
+    {1, 1, 1, 1, 1, 0}, {0, 0.625, -0.625, 1.5, -1.5, 0}, {0, 0.390625, 0.390625, 2.25, 2.25, 1}};
+
 #define PYCONV_MAX_A 8
 #define PYCONV_MAX_M 4
 #define PYCONV_MAX_TAPS 25 /* r * r */
@@ -121,6 +145,35 @@ PYCONV_INLINE void apply_table(const double *table, int rows, int cols, const ve
 #define PYCONV_ZIPPED(u, v) __builtin_shufflevector(u, v, PYCONV_ZIP_FIRST)
 #define PYCONV_ZIPPED2(u, v) __builtin_shufflevector(u, v, PYCONV_ZIP_SECOND)
 
+/* Every third: first those of two vectors, then those of the third one beside them. */
+#if PYCONV_VECTOR_BYTES == 64 && defined(PYCONV_F32)
+#define PYCONV_THIRDS_0 0, 3, 6, 9, 12, 15, 18, 21, 24, 27, 30, 0, 0, 0, 0, 0
+#define PYCONV_THIRDS_0_END 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 17, 20, 23, 26, 29
+#define PYCONV_THIRDS_1 1, 4, 7, 10, 13, 16, 19, 22, 25, 28, 31, 0, 0, 0, 0, 0
+#define PYCONV_THIRDS_1_END 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 18, 21, 24, 27, 30
+#define PYCONV_THIRDS_2 2, 5, 8, 11, 14, 17, 20, 23, 26, 29, 0, 0, 0, 0, 0, 0
+#define PYCONV_THIRDS_2_END 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 19, 22, 25, 28, 31
+#define PYCONV_ZIP3_0 0, 16, 0, 1, 17, 0, 2, 18, 0, 3, 19, 0, 4, 20, 0, 5
+#define PYCONV_ZIP3_0_END 0, 1, 16, 3, 4, 17, 6, 7, 18, 9, 10, 19, 12, 13, 20, 15
+#define PYCONV_ZIP3_1 21, 0, 6, 22, 0, 7, 23, 0, 8, 24, 0, 9, 25, 0, 10, 26
+#define PYCONV_ZIP3_1_END 0, 21, 2, 3, 22, 5, 6, 23, 8, 9, 24, 11, 12, 25, 14, 15
+#define PYCONV_ZIP3_2 0, 11, 27, 0, 12, 28, 0, 13, 29, 0, 14, 30, 0, 15, 31, 0
+#define PYCONV_ZIP3_2_END 26, 1, 2, 27, 4, 5, 28, 7, 8, 29, 10, 11, 30, 13, 14, 31
+#elif (PYCONV_VECTOR_BYTES == 64) || (PYCONV_VECTOR_BYTES == 32 && defined(PYCONV_F32))
+#define PYCONV_THIRDS_0 0, 3, 6, 9, 12, 15, 0, 0
+#define PYCONV_THIRDS_0_END 0, 1, 2, 3, 4, 5, 10, 13
+#define PYCONV_THIRDS_1 1, 4, 7, 10, 13, 0, 0, 0
+#define PYCONV_THIRDS_1_END 0, 1, 2, 3, 4, 8, 11, 14
+#define PYCONV_THIRDS_2 2, 5, 8, 11, 14, 0, 0, 0
+#define PYCONV_THIRDS_2_END 0, 1, 2, 3, 4, 9, 12, 15
+#define PYCONV_ZIP3_0 0, 8, 0, 1, 9, 0, 2, 10
+#define PYCONV_ZIP3_0_END 0, 1, 8, 3, 4, 9, 6, 7
+#define PYCONV_ZIP3_1 0, 3, 11, 0, 4, 12, 0, 5
+#define PYCONV_ZIP3_1_END 10, 1, 2, 11, 4, 5, 12, 7
+#define PYCONV_ZIP3_2 13, 0, 6, 14, 0, 7, 15, 0
+#define PYCONV_ZIP3_2_END 0, 13, 2, 3, 14, 5, 6, 15
+#endif
+
 /* d[j] = the reals j, j + m, j + 2 m, ... of m vectors. */
 PYCONV_INLINE void part_reals(int m, const real *from, vec *d) {
     const vec *v = (const vec *)from;
@@ -134,6 +187,15 @@ PYCONV_INLINE void part_reals(int m, const real *from, vec *d) {
         d[1] = PYCONV_FIRST_OF(o0, o1);
         d[2] = PYCONV_SECOND_OF(e0, e1);
         d[3] = PYCONV_SECOND_OF(o0, o1);
+#ifdef PYCONV_THIRDS_0
+    } else if (m == 3) {
+        vec e0 = __builtin_shufflevector(v[0], v[1], PYCONV_THIRDS_0);
+        vec e1 = __builtin_shufflevector(v[0], v[1], PYCONV_THIRDS_1);
+        vec e2 = __builtin_shufflevector(v[0], v[1], PYCONV_THIRDS_2);
+        d[0] = __builtin_shufflevector(e0, v[2], PYCONV_THIRDS_0_END);
+        d[1] = __builtin_shufflevector(e1, v[2], PYCONV_THIRDS_1_END);
+        d[2] = __builtin_shufflevector(e2, v[2], PYCONV_THIRDS_2_END);
+#endif
     } else {
         for (int j = 0; j < m; j++) {
             real every[PYCONV_LANES];
@@ -156,6 +218,15 @@ PYCONV_INLINE void join_reals(int m, real *to, const vec *y) {
         v[1] = PYCONV_ZIPPED2(e0, o0);
         v[2] = PYCONV_ZIPPED(e1, o1);
         v[3] = PYCONV_ZIPPED2(e1, o1);
+#ifdef PYCONV_THIRDS_0
+    } else if (m == 3) {
+        vec e0 = __builtin_shufflevector(y[0], y[1], PYCONV_ZIP3_0);
+        vec e1 = __builtin_shufflevector(y[0], y[1], PYCONV_ZIP3_1);
+        vec e2 = __builtin_shufflevector(y[0], y[1], PYCONV_ZIP3_2);
+        v[0] = __builtin_shufflevector(e0, y[2], PYCONV_ZIP3_0_END);
+        v[1] = __builtin_shufflevector(e1, y[2], PYCONV_ZIP3_1_END);
+        v[2] = __builtin_shufflevector(e2, y[2], PYCONV_ZIP3_2_END);
+#endif
     } else {
         for (int j = 0; j < m; j++)
             for (int i = 0; i < PYCONV_LANES; i++) to[i * m + j] = y[j][i];
@@ -190,8 +261,10 @@ PYCONV_INLINE void scatter_runs(real *to, int64_t step, const real *from, int64_
 
 /* One image row, B along it: vector v of plane j goes to to + j * plane and, unless NULL, also + j * plane. */
 typedef void (*winograd_row)(const real *row, int64_t vectors, real *to, real *also, int64_t plane);
-/* The same of a row whose samples j, m + j, 2 m + j, ... are line j, at row + j * line, for j up to a. */
-typedef void (*winograd_lines)(const real *row, int64_t line, int64_t vectors, real *to, real *also, int64_t plane);
+/* The same of a row whose samples j, m + j, 2 m + j, ... are line j, at row + j * line, for j up to m; those of the next
+ * tile are `next` further. */
+typedef void (*winograd_lines)(const real *row, int64_t line, int64_t next, int64_t vectors, real *to, real *also,
+                               int64_t plane);
 /* B down the columns of one channel: plane i * a + j of `from` to plane i * a + j of `to`, n vectors each. */
 typedef void (*winograd_columns)(const real *from, int64_t from_plane, int64_t vectors, real *to, int64_t to_plane);
 /* A along both axes, and the bias: row i of the tiles, as a line of pixels, to `to + i * line`; or, `parted`, their pixel
@@ -201,13 +274,13 @@ typedef void (*winograd_back)(const real *from, int64_t plane, int64_t vectors, 
 /* G along both axes of r x r vectors of weights, a * a vectors `plane` apart. */
 typedef void (*winograd_weights)(const vec *g, real *to, int64_t plane);
 
-PYCONV_INLINE void any_row(int m, int a, const double *B, int parted, const real *row, int64_t line, int64_t vectors,
-                           real *to, real *also, int64_t plane) {
+PYCONV_INLINE void any_row(int m, int a, const double *B, int parted, const real *row, int64_t line, int64_t next,
+                           int64_t vectors, real *to, real *also, int64_t plane) {
     for (int64_t v = 0; v < vectors; v++) {
         vec d[2 * PYCONV_MAX_M], h[PYCONV_MAX_A];
         if (parted) {
             PYCONV_UNROLL
-            for (int j = 0; j < a; j++) d[j] = *(const vec *)(row + j * line);
+            for (int j = 0; j < a; j++) d[j] = *(const vec *)(row + j % m * line + j / m * next);
         } else {
             part_reals(m, row, d);
             part_reals(m, row + m, d + m);
@@ -304,10 +377,11 @@ PYCONV_INLINE void any_weights(int r, int a, const double *P, const double *N, c
 
 #define PYCONV_WINOGRAD(m, r)                                                                                          \
     static void row_##m##_##r(const real *row, int64_t vectors, real *to, real *also, int64_t plane) {                 \
-        any_row(m, m + r - 1, &B_##m##_##r[0][0], 0, row, 0, vectors, to, also, plane);                                \
+        any_row(m, m + r - 1, &B_##m##_##r[0][0], 0, row, 0, 0, vectors, to, also, plane);                             \
     }                                                                                                                  \
-    static void lines_##m##_##r(const real *row, int64_t line, int64_t vectors, real *to, real *also, int64_t plane) { \
-        any_row(m, m + r - 1, &B_##m##_##r[0][0], 1, row, line, vectors, to, also, plane);                             \
+    static void lines_##m##_##r(const real *row, int64_t line, int64_t next, int64_t vectors, real *to, real *also,    \
+                                int64_t plane) {                                                                       \
+        any_row(m, m + r - 1, &B_##m##_##r[0][0], 1, row, line, next, vectors, to, also, plane);                       \
     }                                                                                                                  \
     static void columns_##m##_##r(const real *from, int64_t from_plane, int64_t vectors, real *to, int64_t to_plane) { \
         any_columns(m + r - 1, &B_##m##_##r[0][0], from, from_plane, vectors, to, to_plane);                           \
@@ -328,6 +402,8 @@ PYCONV_WINOGRAD(4, 3)
 PYCONV_WINOGRAD(3, 3)
 PYCONV_WINOGRAD(4, 4)
 PYCONV_WINOGRAD(4, 5)
+PYCONV_WINOGRAD(4, 2)
+PYCONV_WINOGRAD(3, 4)
 
 typedef struct {
     int m, r, a;
@@ -343,6 +419,7 @@ typedef struct {
      weights_##m##_##r}
 static const WinogradTransforms winograd_variants[] = {
     PYCONV_VARIANT(2, 3), PYCONV_VARIANT(4, 3), PYCONV_VARIANT(3, 3), PYCONV_VARIANT(4, 4), PYCONV_VARIANT(4, 5),
+    PYCONV_VARIANT(4, 2), PYCONV_VARIANT(3, 4),
 };
 
 PYCONV_INLINE int any_not_zero(const vec *v) {

@@ -1,4 +1,4 @@
-# Nested Winograd convolution at stride 1: fewer multiplications, by transforms (winograd.h has these and their source).
+# Nested Winograd convolution: fewer multiplications, by transforms (winograd.h has these and their source).
 #
 # The output is cut into tiles of m x m, the kernel into blocks of r x r. Each a x a window of the input, a = m + r - 1
 # and m apart, is transformed into a * a numbers; number i of all windows is plane i, an image with a pixel for each
@@ -19,11 +19,16 @@
 # axis. The residues of an image's rows follow one another like images (so `maps`), those of its columns tile by tile:
 # tile 0 of every residue, tile 1 of every residue. So the samples that vectors of tiles need are runs of d neighbours.
 
+# At stride s, the samples of one residue modulo s meet the taps of one residue, and are an ordinary convolution with
+# these. Their sum over all residues, the phases, is one convolution too, in which each phase of a channel is a channel
+# of its own. Where a phase has fewer taps than r, its weights in the planes of the point infinity, the last taps, are
+# zero: there these channels are left out, and phases are in such an order that the others follow one another.
+
 cdef extern from "winograd.h" nogil:
     ctypedef struct WinogradTransforms:
         int m, r, a
         void (*row)(const real *, int64_t, real *, real *, int64_t) noexcept nogil
-        void (*lines)(const real *, int64_t, int64_t, real *, real *, int64_t) noexcept nogil
+        void (*lines)(const real *, int64_t, int64_t, int64_t, real *, real *, int64_t) noexcept nogil
         void (*columns)(const real *, int64_t, int64_t, real *, int64_t) noexcept nogil
         void (*back)(const real *, int64_t, int64_t, real, real *, int64_t, vec *) noexcept nogil
         void (*parted)(const real *, int64_t, int64_t, real, real *, int64_t, vec *) noexcept nogil
@@ -43,6 +48,31 @@ cdef enum:
     ROW_PLANES_BYTES = 4194304       # the same, at most, with one output channel a group
     STORED_AT_ONCE = 8               # vectors of tiles
     LEAST_SPAN = 3                   # vectors
+    COPIED_AT_ONCE = 8               # rows that are strided or dilated
+
+
+cdef struct StridePhases:            # those of both axes, stride_y * stride_x of them, or as many as there are taps
+    int64_t stride_y, stride_x
+    int64_t along_y, along_x
+    int64_t full_y, full_x           # how many of them have the most taps: the first ones
+
+
+cdef StridePhases stride_phases(int64_t kh, int64_t kw, int64_t stride_y, int64_t stride_x) noexcept nogil:
+    cdef StridePhases f
+    f.stride_y, f.stride_x = stride_y, stride_x
+    f.along_y, f.along_x = min(stride_y, kh), min(stride_x, kw)
+    f.full_y, f.full_x = (kh - 1) % stride_y + 1, (kw - 1) % stride_x + 1
+    return f
+
+
+cdef inline int64_t phase_place(const StridePhases *f, int64_t y, int64_t x) noexcept nogil:
+    """Where phase (y, x) comes: full along y only, along both axes, along x only, along none."""
+    cdef int64_t part_x = f.along_x - f.full_x
+    if y < f.full_y:
+        return y * part_x + x - f.full_x if x >= f.full_x else f.full_y * part_x + y * f.full_x + x
+    y -= f.full_y
+    return (f.full_y * f.along_x + y * f.full_x + x if x < f.full_x
+            else f.full_y * f.along_x + (f.along_y - f.full_y) * f.full_x + y * part_x + x - f.full_x)
 
 
 cdef struct WinogradPlan:
@@ -51,7 +81,9 @@ cdef struct WinogradPlan:
     int64_t m, a, planes
     const real *u                    # transformed weights: group, plane, output channel, input channel, block
     int64_t u_plane
-    int64_t by, bx, blocks           # of the kernel
+    StridePhases phases
+    int64_t C                        # input channels of a group, each phase one
+    int64_t by, bx, blocks           # of a phase's kernel
     int64_t residues_y, residues_x   # modulo the dilation, that some output has
     int64_t maps                     # images, and residues of their rows
     int64_t tiles_y, tiles_x         # of one residue
@@ -68,6 +100,8 @@ cdef struct WinogradPlan:
     char *bad                        # units in which an output is not finite
     int64_t units
     int64_t row_samples, sample_line  # parted: of a band row, and from line to line of its samples
+    int64_t row_copy                 # reals from one copied row to the next
+    int64_t map_size                 # bytes of one phase's map of columns
     int64_t at_map, at_row, at_lines, at_rows, at_planes, at_sums, at_pixels, at_table, workspace
 
 
@@ -85,14 +119,16 @@ cdef bint plan_winograd(WinogradPlan *q, Problem *p, int64_t u_plane, int m, int
     q.p, q.u_plane = p, u_plane
     q.f = find_variant(m, r)
     q.m, q.a, q.planes = m, q.f.a, q.f.a * q.f.a
-    q.by, q.bx = ceil_div(p.H.k, r), ceil_div(p.W.k, r)
+    q.phases = stride_phases(p.H.k, p.W.k, p.H.s, p.W.s)
+    q.C = p.C * q.phases.along_y * q.phases.along_x
+    q.by, q.bx = ceil_div(ceil_div(p.H.k, p.H.s), r), ceil_div(ceil_div(p.W.k, p.W.s), r)
     q.blocks = q.by * q.bx
     q.residues_y, q.residues_x = min(p.H.d, p.H.on), min(p.W.d, p.W.on)
     q.maps = p.N * q.residues_y
     q.tiles_y, q.tiles_x = ceil_div(ceil_div(p.H.on, p.H.d), m), ceil_div(ceil_div(p.W.on, p.W.d), m)
     q.map_rows = q.tiles_y + q.by - 1
     q.parted = p.W.d > 1
-    q.by_rows = p.O == 1 and p.H.d == 1 and p.W.d == 1
+    q.by_rows = p.O == 1 and p.H.d == p.W.d == p.H.s == p.W.s == 1
     q.o_block, q.o_blocks = p.O, 1
     if p.N * p.groups * p.O * q.tiles_y * q.tiles_x == 0:
         return True
@@ -105,7 +141,7 @@ cdef bint plan_winograd(WinogradPlan *q, Problem *p, int64_t u_plane, int m, int
     if q.by_rows:
         budget = min(budget, ROW_PLANES_BYTES)
     budget //= <int64_t> sizeof(real)
-    budget = budget // (q.planes * (p.C + p.O))
+    budget = budget // (q.planes * (q.C + p.O))
     if q.by_rows:
         size_rows(q, budget, workers)
     else:
@@ -117,23 +153,25 @@ cdef bint plan_winograd(WinogradPlan *q, Problem *p, int64_t u_plane, int m, int
     if q.parted:
         for i in range(m):
             q.stored[i] = tiles_with_column(q, i)
-        q.row_samples = p.W.d * ((q.tiles_x + q.bx - 1) * m + q.a - m)
-        q.sample_line = round_up(q.pitch + LANES, LANES)
+        q.row_samples = p.W.d * (q.tiles_x + q.bx) * m
+        q.sample_line = round_up(q.pitch + q.residues_x + LANES, LANES)
         samples = q.row_samples + 2 * LANES
+    q.row_copy = round_up(samples, LANES)
     vectors = ceil_div(q.span, LANES)
     q.v_line = round_up(vectors * LANES + reach, LANES)
-    q.v_plane = odd_lines(p.C * q.v_line + MAX_NV * LANES)
+    q.v_plane = odd_lines(q.C * q.v_line + MAX_NV * LANES)
     q.s_line = odd_lines((vectors + ROW_NV) * LANES)
     q.row_plane = odd_lines((ceil_div(q.span + reach, q.pitch) + 2) * q.pitch + 4 * LANES)
     q.at_map = LINE
-    q.at_row = round_up(q.at_map + sizeof(ColumnMap) + samples * sizeof(int64_t), LINE)
-    q.at_lines = q.at_row + round_up(samples * sizeof(real), LINE)
-    q.at_rows = q.at_lines + q.a * q.sample_line * sizeof(real)
+    q.map_size = sizeof(ColumnMap) + samples * sizeof(int64_t)
+    q.at_row = round_up(q.at_map + q.phases.along_x * q.map_size, LINE)
+    q.at_lines = round_up(q.at_row + COPIED_AT_ONCE * q.row_copy * sizeof(real), LINE)
+    q.at_rows = q.at_lines + m * q.sample_line * sizeof(real)
     q.at_planes = q.at_rows + q.planes * q.row_plane * sizeof(real)
     q.at_sums = q.at_planes + q.planes * q.v_plane * sizeof(real)
     q.at_pixels = q.at_sums + q.o_block * q.planes * q.s_line * sizeof(real)
     q.at_table = q.at_pixels + m * m * STORED_AT_ONCE * sizeof(vec)
-    q.workspace = q.at_table + (q.span // q.pitch + q.by + 8) * p.C * sizeof(void *)
+    q.workspace = q.at_table + (q.span // q.pitch + q.by + 8) * q.C * sizeof(void *)
     q.bad = <char *> malloc(q.units)
     if q.bad == NULL:
         free_winograd(q)
@@ -243,29 +281,33 @@ cdef void transform_input(const WinogradPlan *q, const WinogradUnit *u, char *wo
     """V of all input channels."""
     cdef const Problem *p = q.p
     cdef const WinogradTransforms *f = q.f
-    cdef ColumnMap *map = <ColumnMap *> (workspace + q.at_map)
+    cdef ColumnMap *map
     cdef real *row_copy = <real *> (workspace + q.at_row)
     cdef real *lines = <real *> (workspace + q.at_lines)
     cdef real *rows = <real *> (workspace + q.at_rows)
     cdef real *planes = <real *> (workspace + q.at_planes)
     cdef real *to
     cdef real *also
-    cdef const real *row
+    cdef const real *row = row_copy
     cdef const char *slice
     cdef const char *from_
     cdef int64_t reach = line_reach(q)
     cdef int64_t first_row = u.first // q.pitch, last_row = (u.first + u.tiles - 1 + reach) // q.pitch
     cdef int64_t vectors = ceil_div(q.pitch, LANES), length = (u.cols + q.bx - 1) * q.m + q.a - q.m
     cdef int64_t read = (vectors * q.m * LANES + q.m) * sizeof(real)
-    cdef int64_t c, g, l, y, end, ty, residue, i
-    cdef bint plain
+    cdef int64_t c, g, l, y, y_tile, end, ty, first, step, rows_left, copied, i, j, phase_y, phase_x
+    cdef bint plain = p.source.plain and p.source.code == REAL_CODE and p.W.x_step == sizeof(real) and p.W.s == 1
     if q.parted:
         length, read = q.row_samples, (q.row_samples + LANES) * sizeof(real)
-    map.sample = <int64_t *> (map + 1)
-    map_columns(map, u.x0 * q.m - p.W.before, 1, length, p.W.n, p.W.boundary, 1)
-    plain = (p.source.plain and p.source.code == REAL_CODE and p.W.x_step == sizeof(real) and map.inner == 0
-             and map.inner_end == length)
-    for c in range(p.C):
+    for phase_x in range(q.phases.along_x):
+        map = <ColumnMap *> (workspace + q.at_map + phase_x * q.map_size)
+        map.sample = <int64_t *> (map + 1)
+        map_columns(map, u.x0 * q.m * p.W.s + phase_x - p.W.before, p.W.s, length, p.W.n, p.W.boundary, 1)
+        plain = plain and map.inner == 0 and map.inner_end == length
+    for i in range(p.C * q.phases.along_y * q.phases.along_x):
+        phase_x, phase_y = i % q.phases.along_x, i // q.phases.along_x % q.phases.along_y
+        c = i // (q.phases.along_x * q.phases.along_y)
+        map = <ColumnMap *> (workspace + q.at_map + phase_x * q.map_size)
         l = first_row
         while l <= last_row:         # the rows of one map
             g = l // q.map_rows
@@ -274,31 +316,49 @@ cdef void transform_input(const WinogradPlan *q, const WinogradUnit *u, char *wo
             ty = l - g * q.map_rows
             end = min(q.map_rows, ty + last_row - l + 1)
             slice = input_slice(p, g // q.residues_y, u.group * p.C + c, 0, 0)
-            residue = g % q.residues_y - p.H.before
-            for y in range(ty * q.m, (end - 1) * q.m + q.a):
-                from_ = input_row(p, slice, residue + y * p.H.d)
-                if plain and from_ != NULL and from_ + map.start * sizeof(real) + read <= p.source.end:
+            first = g % q.residues_y + phase_y - p.H.before
+            y, y_tile = 0, ty        # row y of the tiles in row y_tile
+            step = p.H.d * p.H.s
+            rows_left = (end - 1 - ty) * q.m + q.a
+            first += ty * q.m * step
+            copied = 0
+            while rows_left > 0:
+                from_ = input_row(p, slice, first) if plain else NULL
+                if from_ != NULL and from_ + map.start * sizeof(real) + read <= p.source.end:
                     row = <const real *> from_ + map.start
-                else:
+                elif plain:
                     fill_row(&p.source, map, row_copy, from_, p.W.x_step, p.constant[c % p.x_parts])
                     row = row_copy
+                else:
+                    if copied == 0:
+                        copied = min(rows_left, COPIED_AT_ONCE)
+                        fill_rows(p, map, slice, first, step, copied, row_copy, q.row_copy, p.constant[c % p.x_parts])
+                        row = row_copy
+                    copied -= 1
                 to = also = NULL
-                if y < end * q.m:
-                    to = rows + y % q.m * q.a * q.row_plane + (l + y // q.m - ty - first_row) * q.pitch
-                if y >= (ty + 1) * q.m and y % q.m + q.m < q.a:
-                    also = rows + (y % q.m + q.m) * q.a * q.row_plane + (l + y // q.m - 1 - ty - first_row) * q.pitch
+                if y_tile < end:
+                    to = rows + y * q.a * q.row_plane + (l + y_tile - ty - first_row) * q.pitch
+                if y_tile > ty and y + q.m < q.a:
+                    also = rows + (y + q.m) * q.a * q.row_plane + (l + y_tile - 1 - ty - first_row) * q.pitch
                 if to == NULL:
                     to, also = also, NULL
                 if q.parted:
-                    for i in range(q.a):
-                        gather_runs(lines + i * q.sample_line, row + i * p.W.d, p.W.d * q.m, q.residues_x,
-                                    q.tiles_x + q.bx - 1)
-                    f.lines(lines, q.sample_line, vectors, to, also, q.row_plane)
+                    for j in range(q.m):
+                        gather_runs(lines + j * q.sample_line, row + j * p.W.d, p.W.d * q.m, q.residues_x,
+                                    q.tiles_x + q.bx)
+                    f.lines(lines, q.sample_line, q.residues_x, vectors, to, also, q.row_plane)
                 else:
                     f.row(row, vectors, to, also, q.row_plane)
+                row += q.row_copy    # the next one, if it is copied
+                first += step
+                rows_left -= 1
+                y += 1
+                if y == q.m:
+                    y = 0
+                    y_tile += 1
             l += end - ty
-        f.columns(rows + u.first - first_row * q.pitch, q.row_plane, q.v_line // LANES, planes + c * q.v_line,
-                  q.v_plane)
+        to = planes + (phase_place(&q.phases, phase_y, phase_x) * p.C + c) * q.v_line
+        f.columns(rows + u.first - first_row * q.pitch, q.row_plane, q.v_line // LANES, to, q.v_plane)
 
 
 cdef void sum_channels(const WinogradPlan *q, const WinogradUnit *u, char *workspace) noexcept nogil:
@@ -307,12 +367,23 @@ cdef void sum_channels(const WinogradPlan *q, const WinogradUnit *u, char *works
     cdef const char *planes = workspace + q.at_planes
     cdef real *sums = <real *> (workspace + q.at_sums)
     cdef const ChannelTiles *tiles
-    cdef int64_t i, o, at, left, strips, vectors = ceil_div(u.tiles, LANES), ldw = p.C * q.blocks
-    cdef int64_t lds = q.planes * q.s_line
+    cdef int64_t i, o, at, left, strips, vectors = ceil_div(u.tiles, LANES), ldw = q.C * q.blocks
+    cdef int64_t lds = q.planes * q.s_line, c, channels
+    cdef int64_t full_x_first = 0, full_x_end = q.C, full_y_end = q.C
     cdef const real *w
     cdef int k, v
+    if q.blocks == 1 and q.C > p.C:
+        full_x_first = p.C * q.phases.full_y * (q.phases.along_x - q.phases.full_x)
+        full_x_end = full_x_first + p.C * q.phases.along_y * q.phases.full_x
+        full_y_end = p.C * q.phases.full_y * q.phases.along_x
     for i in range(q.planes):
-        w = q.u + (u.group * q.planes + i) * q.u_plane
+        c, channels = 0, q.C
+        if i % q.a == q.a - 1:
+            c, channels = full_x_first, full_x_end
+        if i // q.a == q.a - 1:
+            channels = min(channels, full_y_end)
+        channels -= c
+        w = q.u + (u.group * q.planes + i) * q.u_plane + c * q.blocks
         o = u.o0
         k = 0
         while o < u.o1:
@@ -330,8 +401,8 @@ cdef void sum_channels(const WinogradPlan *q, const WinogradUnit *u, char *works
                 strips = left // tiles.NV[0] if v == 0 else 1
                 if v == 0 and left % tiles.NV[0] != 0 and strips > 1:
                     strips -= 1
-                tiles.run[v](planes + (i * q.v_plane + at * LANES) * sizeof(real), strips, q.taps, q.blocks, q.blocks,
-                             0, p.C, q.v_line * sizeof(real), w + o * ldw, ldw, 0, NULL, False,
+                tiles.run[v](planes + (i * q.v_plane + c * q.v_line + at * LANES) * sizeof(real), strips, q.taps,
+                             q.blocks, q.blocks, 0, channels, q.v_line * sizeof(real), w + o * ldw, ldw, 0, NULL, False,
                              sums + ((o - u.o0) * q.planes + i) * q.s_line + at * LANES, lds)
                 at += strips * tiles.NV[v]
             o += tiles.R
@@ -475,14 +546,17 @@ cdef struct WeightTransform:
     const WinogradTransforms *f
     const real *w
     real *u
+    StridePhases phases
     int64_t O, C, kh, kw             # O and C: of one group
+    int64_t by, bx                   # blocks of a phase's kernel
     int64_t outputs                  # of all groups
     int64_t o_step, c_step           # reals from channel to channel of w
     bint flipped                     # taps from last to first
     int64_t plane                    # reals from plane to plane of u
 
 
-cdef void describe_weights(WeightTransform *q, cnp.ndarray w, int64_t groups, int m, int r, bint exchanged):
+cdef void describe_weights(WeightTransform *q, cnp.ndarray w, int64_t groups, tuple stride, int m, int r,
+                           bint exchanged):
     q.f = find_variant(m, r)
     q.w = <const real *> cnp.PyArray_DATA(w)
     q.O, q.C, q.kh, q.kw = w.shape[0] // groups, w.shape[1], w.shape[2], w.shape[3]
@@ -490,18 +564,33 @@ cdef void describe_weights(WeightTransform *q, cnp.ndarray w, int64_t groups, in
     if exchanged:
         q.O, q.C, q.o_step, q.c_step = q.C, q.O, q.c_step, q.o_step
     q.outputs = groups * q.O
-    q.plane = odd_lines(q.O * q.C * ceil_div(q.kh, r) * ceil_div(q.kw, r))
+    q.phases = stride_phases(q.kh, q.kw, stride[0], stride[1])
+    q.by = ceil_div(ceil_div(q.kh, q.phases.stride_y), r)
+    q.bx = ceil_div(ceil_div(q.kw, q.phases.stride_x), r)
+    q.plane = odd_lines(q.O * q.C * q.phases.along_y * q.phases.along_x * q.by * q.bx)
 
 
 cdef void transform_weights(const void *plan, int64_t unit, char *workspace, Progress *progress,
                             bint calling) noexcept nogil:
-    """The weights of one output channel, vectors of input channels at a time."""
+    """The weights of one output channel."""
     cdef const WeightTransform *q = <const WeightTransform *> plan
+    cdef const StridePhases *phases = &q.phases
+    cdef int64_t y, x
+    for y in range(phases.along_y):
+        for x in range(phases.along_x):
+            transform_phase(q, unit, y, x)
+
+
+cdef void transform_phase(const WeightTransform *q, int64_t unit, int64_t phase_y, int64_t phase_x) noexcept nogil:
+    """Those of one phase, vectors of input channels at a time."""
     cdef const WinogradTransforms *f = q.f
-    cdef int64_t size = q.kh * q.kw, by = ceil_div(q.kh, f.r), bx = ceil_div(q.kw, f.r), blocks = by * bx
+    cdef const StridePhases *phases = &q.phases
+    cdef int64_t size = q.kh * q.kw, blocks = q.by * q.bx
     cdef int64_t first = unit // q.O * q.O * q.C * size + unit % q.O * q.o_step, end = q.outputs * q.C * size
     cdef const real *w = q.w + first
-    cdef real *u = q.u + unit // q.O * f.a * f.a * q.plane + unit % q.O * q.C * blocks
+    cdef real *u = q.u + (unit // q.O * f.a * f.a * q.plane
+                          + (unit % q.O * phases.along_y * phases.along_x + phase_place(phases, phase_y, phase_x))
+                          * q.C * blocks)
     cdef vec taps[LANES]
     cdef vec g[MAX_TAPS]
     cdef real transformed[MAX_A * MAX_A * LANES]
@@ -514,18 +603,19 @@ cdef void transform_weights(const void *plan, int64_t unit, char *workspace, Pro
                 taps[i] = (<const vec *> (w + (c + i) * q.c_step))[0]
             transpose_square(taps)
         for b in range(blocks):
-            ky, kx = b // bx * f.r, b % bx * f.r
             for i in range(f.r):
                 for j in range(f.r):
                     k = i * f.r + j
-                    at = (ky + i) * q.kw + kx + j
+                    ky = (b // q.bx * f.r + i) * phases.stride_y + phase_y
+                    kx = (b % q.bx * f.r + j) * phases.stride_x + phase_x
+                    at = ky * q.kw + kx
                     if q.flipped:
                         at = size - 1 - at
-                    if turned and ky + i < q.kh and kx + j < q.kw:
+                    if turned and ky < q.kh and kx < q.kw:
                         g[k] = taps[at]
                         continue
                     g[k] = vzero()
-                    if ky + i < q.kh and kx + j < q.kw:
+                    if ky < q.kh and kx < q.kw:
                         for n in range(min(LANES, q.C - c)):
                             (<real *> &g[k])[n] = w[(c + n) * q.c_step + at]
             if blocks == 1 and c + LANES <= q.C:
@@ -538,38 +628,37 @@ cdef void transform_weights(const void *plan, int64_t unit, char *workspace, Pro
         c += LANES
 
 
-def winograd_size(cnp.ndarray w not None, int64_t groups, int m, int r, bint exchanged):
+def winograd_size(cnp.ndarray w not None, int64_t groups, tuple stride, int m, int r, bint exchanged):
     """The shape of transformed weights: a plane a row, padded."""
     cdef WeightTransform q
-    describe_weights(&q, w, groups, m, r, exchanged)
+    describe_weights(&q, w, groups, stride, m, r, exchanged)
     return groups * q.f.a * q.f.a, q.plane
 
 
-def winograd_weights(cnp.ndarray w not None, cnp.ndarray u not None, int64_t groups, int m, int r, bint exchanged,
-                     int workers):
+def winograd_weights(cnp.ndarray w not None, cnp.ndarray u not None, int64_t groups, tuple stride, int m, int r,
+                     bint exchanged, int workers):
     """Fill u, of `winograd_size`, from w, (O, C // groups, kh, kw); both are C-contiguous."""
     cdef WeightTransform q
-    describe_weights(&q, w, groups, m, r, exchanged)
+    describe_weights(&q, w, groups, stride, m, r, exchanged)
     q.u = <real *> cnp.PyArray_DATA(u)
     run_units(transform_weights, &q, q.outputs, 0, <double> cnp.PyArray_SIZE(u), workers)
 
 
 def winograd(cnp.ndarray x not None, cnp.ndarray w not None, cnp.ndarray u, cnp.ndarray bias,
-             cnp.ndarray out not None, int n_batch, int64_t groups, tuple dilation, tuple before, tuple boundary,
-             double constant, int workers, int m, int r, cnp.ndarray order, bint run=True):
-    """Correlate at stride 1, with weights that are exchanged where there is an order. Without u they are transformed
+             cnp.ndarray out not None, int n_batch, int64_t groups, tuple stride, tuple dilation, tuple before,
+             tuple boundary, double constant, int workers, int m, int r, cnp.ndarray order, bint run=True):
+    """Correlate, with weights that are exchanged where there is an order. Without u they are transformed
     first. Returns the blocks, (image, group, first channel, last, rows, columns), in which some output is not finite,
     the last channel excluded; without `run`, the bytes of all workspaces."""
     cdef Problem p
     cdef WinogradPlan q
     cdef WeightTransform weights
     cdef Block block
-    cdef tuple one = (1, 1)
     cdef int64_t size
-    describe_problem(&p, x, w, out, n_batch, groups, one, dilation, before, boundary, constant, 0.0, 1, False, 1,
+    describe_problem(&p, x, w, out, n_batch, groups, stride, dilation, before, boundary, constant, 0.0, 1, False, 1,
                      order)
     p.bias = <const real *> cnp.PyArray_DATA(bias) if bias is not None else NULL
-    describe_weights(&weights, w, groups, m, r, order is not None)
+    describe_weights(&weights, w, groups, stride, m, r, order is not None)
     memset(&block, 0, sizeof(block))
     if not plan_winograd(&q, &p, weights.plane, m, r, workers):
         raise MemoryError("the workspace of this convolution does not fit in memory")
