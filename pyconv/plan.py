@@ -314,7 +314,7 @@ def choose_weight_gradient(sample, weight, dtype, stride, sides, dilation, group
     others = []
     for variant in _winograd_variants(weight[2:]):
         if variant in _WEIGHT_ERROR:
-            error = _WEIGHT_ERROR[variant] + 2 * math.prod(-(-on // variant[0]) for on in size)
+            error = weight_gradient_error(variant, size)
             others.append(Candidate("winograd", variant, _winograd_weight_cycles(variant, sample, weight, dtype, size),
                                     error, error <= (positions + 2) / 2))
     best = min(others, key=lambda candidate: (not candidate.accurate, candidate.cycles))
@@ -426,6 +426,11 @@ def _winograd_weight_cycles(variant, sample, weight, dtype, size):
     transform = planes * (windows * _CYCLES_A_WINDOW
                           + weight[0] * -(-math.prod(tiles) // lanes) * _CYCLES_A_TILE) + sums * _CYCLES_A_SUM
     return _CYCLES_A_CALL + max(multiply + transform, _memory_cycles(sample, weight, dtype, size))
+
+
+def weight_gradient_error(variant, size):
+    """c in |dw - exact| <= c * u * max(|x| * |dy|), for one image with outputs of this size."""
+    return _WEIGHT_ERROR[variant] + 2 * math.prod(-(-on // variant[0]) for on in size)
 
 
 def winograd_error(variant, weight, stride=(1, 1)):

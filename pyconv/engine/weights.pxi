@@ -384,35 +384,39 @@ cdef void add_lanes(const WeightPlan *q, const WeightUnit *u, char *workspace, b
 cdef void turn_back(const WeightPlan *q, const WeightUnit *u, const real *sums) noexcept nogil:
     """The sums, channels last, into dw, channels first: a square of taps x channels at a time."""
     cdef const Problem *p = q.band.p
-    cdef vec square[LANES]
-    cdef int64_t taps = q.band.n_taps, channels = u.c1 - u.c0, o, c, t, left
-    cdef real *dw
-    cdef int i
+    cdef int64_t taps = q.band.n_taps, channels = u.c1 - u.c0, o, c
     for o in range(u.o0, u.o1):
         c = 0
-        while c < channels:
-            t = 0
-            while t < taps:
-                if t > 0:
-                    t = min(t, taps - LANES)
-                for i in range(LANES):       # slots of `width`, or kernel rows of them: either way, `lanes` apart
-                    square[i] = (<const vec *> (sums + (t + i) * q.lanes + c))[0]
-                transpose_square(square)
-                dw = u.dw + (o * p.C + u.c0 + c) * taps + t
-                # Whole vectors, as long as the next channels overwrite what they spill.
-                left = (channels - c) * taps - t
-                if (LANES - 1) * taps + LANES <= left:
-                    for i in range(LANES):
-                        (<vec *> (dw + i * taps))[0] = square[i]
-                else:
-                    for i in range(LANES):
-                        if i * taps + LANES <= left:
-                            (<vec *> (dw + i * taps))[0] = square[i]
-                        elif i < channels - c:
-                            copy_reals(dw + i * taps, <const real *> &square[i], min(<int64_t> LANES, taps - t))
-                t += LANES
+        while c < channels:          # slots of `width`, or kernel rows of them: either way, `lanes` apart
+            turn_taps(sums + c, q.lanes, taps, u.dw + (o * p.C + u.c0 + c) * taps, channels - c)
             c += LANES
         sums += q.slots * q.width
+
+
+cdef inline void turn_taps(const real *sums, int64_t step, int64_t taps, real *dw, int64_t channels) noexcept nogil:
+    """A vector of channels for each tap, `step` reals apart, into dw, where a channel's taps are together; there are
+    `channels` left, this vector's included."""
+    cdef vec square[LANES]
+    cdef int64_t t = 0, left
+    cdef int i
+    while t < taps:
+        if t > 0:
+            t = min(t, taps - LANES)
+        for i in range(LANES):
+            square[i] = (<const vec *> (sums + (t + i) * step))[0]
+        transpose_square(square)
+        # Whole vectors, as long as the next channels overwrite what they spill.
+        left = channels * taps - t
+        if (LANES - 1) * taps + LANES <= left:
+            for i in range(LANES):
+                (<vec *> (dw + i * taps + t))[0] = square[i]
+        else:
+            for i in range(LANES):
+                if i * taps + LANES <= left:
+                    (<vec *> (dw + i * taps + t))[0] = square[i]
+                elif i < channels:
+                    copy_reals(dw + i * taps + t, <const real *> &square[i], min(<int64_t> LANES, taps - t))
+        t += LANES
 
 
 # ---------------------------------------------------------------- by dots

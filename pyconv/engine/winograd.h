@@ -504,14 +504,14 @@ PYCONV_INLINE void any_spread(int m, int a, const double *A, const real *y, int6
     }
 }
 
-/* out[l] = the sum of p_i^l in[i] over all points but infinity, which has its part in the last one alone. */
-PYCONV_INLINE void apply_powers(const double *P, int r, int a, const vec *in, vec *out) {
+/* out[l] = the sum of p_i^l / N_i in[i] over all points but infinity, which has its part in the last one alone. */
+PYCONV_INLINE void apply_powers(const double *P, const double *N, int r, int a, const vec *in, vec *out) {
     PYCONV_UNROLL
     for (int l = 0; l < r; l++) {
         int begun = 0;
         PYCONV_UNROLL
         for (int i = 0; i < a; i++) {
-            double power = i < a - 1 || l == r - 1;
+            double power = (i < a - 1 || l == r - 1) / N[i];
             if (i < a - 1) {
                 PYCONV_UNROLL
                 for (int n = 0; n < l; n++) power *= P[i];
@@ -531,13 +531,13 @@ PYCONV_INLINE void any_gather(int r, int a, const double *P, const double *N, co
     for (int j = 0; j < a; j++) {
         vec d[PYCONV_MAX_A], s[5];
         PYCONV_UNROLL
-        for (int i = 0; i < a; i++) d[i] = *(const vec *)(from + (i * a + j) * plane) * (real)(1 / (N[i] * N[j]));
-        apply_powers(P, r, a, d, s);
+        for (int i = 0; i < a; i++) d[i] = *(const vec *)(from + (i * a + j) * plane);
+        apply_powers(P, N, r, a, d, s);
         PYCONV_UNROLL
         for (int l = 0; l < r; l++) t[l][j] = s[l];
     }
     PYCONV_UNROLL
-    for (int l = 0; l < r; l++) apply_powers(P, r, a, t[l], g + l * r);
+    for (int l = 0; l < r; l++) apply_powers(P, N, r, a, t[l], g + l * r);
 }
 
 #define PYCONV_ADJOINT(m, r)                                                                                         \

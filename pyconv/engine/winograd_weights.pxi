@@ -22,9 +22,12 @@ cdef extern from "winograd.h" nogil:
     const WinogradAdjoint *find_adjoint(int, int)
 
 cdef enum:
-    CHUNK_PLANES_BYTES = 16777216    # V and M
-    PLANE_SUMS_BYTES = 393216        # of a unit
+    CHUNK_PLANES_BYTES = 4194304     # V and M: the more tiles, the fewer transforms of their sums, but caches end
+    MOST_PLANES_BYTES = 16777216
+    ENOUGH_TILES = 256
+    WEIGHT_PLANE_BYTES = 393216      # the sums of a unit; or all planes of V for them, where the sums fit the L1 cache
     CHANNELS_AT_ONCE = 3             # vectors of input channels, as many as a tile is wide
+    FEW_CHANNELS = 2
     WINDOW_BAND_BYTES = 131072       # of input, turned
     WINDOW_COLUMNS = 32              # tiles
 
@@ -33,6 +36,7 @@ cdef struct WinogradWeightPlan:
     Problem *p
     Source gradient
     real *dw
+    real *kept                       # the taps of the chunks before, of more than one: channels last, each vector's together
     const WinogradAdjoint *f
     int64_t m, a, planes
     int64_t by, bx, blocks           # of the kernel
@@ -50,42 +54,32 @@ cdef struct WinogradWeightPlan:
     # what a unit of windows is
     int64_t band_rows, band_cols, row_parts, col_parts, band_pitch
     int64_t window_units
-    int64_t at_map, at_fill, at_band, at_taps, at_turned
+    int64_t at_map, at_fill, at_band, at_taps
     # the chunk in hand
     int64_t n0, n, y0, y, x0, x      # first, and how many, of images, tile rows and tile columns
-    bint first
+    bint first, last
     int64_t wrong                    # units in which a gradient is not finite
 
 
 cdef bint plan_winograd_weights(WinogradWeightPlan *q, Problem *p, int m, int r, int workers) noexcept nogil:
     """False: out of memory."""
-    cdef int64_t lanes, most, i, bands
+    cdef int64_t lanes, most, i, bands, tiles
+    cdef bint few
     memset(q, 0, sizeof(WinogradWeightPlan))
     q.p, q.f = p, find_adjoint(m, r)
     q.m, q.a, q.planes = m, q.f.a, q.f.a * q.f.a
     q.by, q.bx = ceil_div(p.H.k, r), ceil_div(p.W.k, r)
     q.blocks = q.by * q.bx
     q.tiles_y, q.tiles_x = ceil_div(p.H.on, m), ceil_div(p.W.on, m)
-    # Blocks of channels: as many as a tile is wide, fewer where the sums of all planes and blocks are many.
-    lanes = ceil_div(p.C, LANES)
-    q.c_blocks = ceil_div(lanes, CHANNELS_AT_ONCE)
-    q.c_block = ceil_div(lanes, q.c_blocks) * LANES
-    q.c_blocks = ceil_div(p.C, q.c_block)
-    q.slots, q.width = q.by, q.bx * q.c_block
-    q.o_block = PLANE_SUMS_BYTES // <int64_t> sizeof(real) // (q.planes * q.slots * q.width) // LARGEST_R * LARGEST_R
-    q.o_block = max(q.o_block, LARGEST_R)
-    q.o_block = round_up(ceil_div(p.O, ceil_div(p.O, q.o_block)), LARGEST_R)
-    while (q.o_block > LARGEST_R
-           and p.groups * q.c_blocks * ceil_div(p.O, q.o_block) % workers != 0
-           and p.groups * q.c_blocks * ceil_div(p.O, q.o_block) < 8 * workers):
-        q.o_block -= LARGEST_R       # changes no sum
-    q.o_block = min(q.o_block, p.O)
-    q.o_blocks = ceil_div(p.O, q.o_block)
     # Chunks: whole images, or else rows of tiles of one, or a part of a row.
-    most = CHUNK_PLANES_BYTES // <int64_t> sizeof(real) // (q.planes * p.groups)
+    q.c_blocks, q.c_block = 1, round_up(p.C, LANES)
+    tiles = p.groups * q.planes * (q.c_block + p.O)
+    most = max(CHUNK_PLANES_BYTES // <int64_t> sizeof(real),
+               min(MOST_PLANES_BYTES // <int64_t> sizeof(real), ENOUGH_TILES * tiles)) // (q.planes * p.groups)
     q.images, q.rows, q.cols = 1, q.tiles_y, q.tiles_x
     while chunk_reals(q) > most and q.rows > 1:
-        q.rows = ceil_div(q.tiles_y, ceil_div(q.tiles_y, q.rows) + 1)
+        q.rows -= 1
+    q.rows = ceil_div(q.tiles_y, ceil_div(q.tiles_y, q.rows))
     while chunk_reals(q) > most and q.cols > LANES:
         q.cols = ceil_div(q.cols, 2)
     if q.rows == q.tiles_y and q.cols == q.tiles_x:
@@ -94,6 +88,25 @@ cdef bint plan_winograd_weights(WinogradWeightPlan *q, Problem *p, int m, int r,
     q.image_chunks, q.row_chunks = ceil_div(p.N, q.images), ceil_div(q.tiles_y, q.rows)
     q.col_chunks = ceil_div(q.tiles_x, q.cols)
     q.window_rows, q.window_cols = q.rows + q.by - 1, q.cols + q.bx - 1
+    # Blocks of channels, which change no sum: of few tiles the sums stay in the L1 cache and V in the L2 cache, of
+    # others the sums in the L2 cache.
+    lanes = ceil_div(p.C, LANES)
+    few = (q.images * q.window_rows * q.window_cols * q.planes * FEW_CHANNELS * <int64_t> sizeof(vec)
+           <= WEIGHT_PLANE_BYTES)
+    q.c_blocks = ceil_div(lanes, FEW_CHANNELS if few else CHANNELS_AT_ONCE)
+    q.c_block = ceil_div(lanes, q.c_blocks) * LANES
+    q.c_blocks = ceil_div(p.C, q.c_block)
+    q.slots, q.width = q.by, q.bx * q.c_block
+    q.o_block = (WEIGHT_PLANE_BYTES // <int64_t> sizeof(real) // (q.planes * q.slots * q.width)
+                 // LARGEST_R * LARGEST_R)
+    q.o_block = max(q.o_block, LARGEST_R) if not few else LARGEST_R
+    q.o_block = round_up(ceil_div(p.O, ceil_div(p.O, q.o_block)), LARGEST_R)
+    while (q.o_block > LARGEST_R
+           and p.groups * q.c_blocks * ceil_div(p.O, q.o_block) % workers != 0
+           and p.groups * q.c_blocks * ceil_div(p.O, q.o_block) < 8 * workers):
+        q.o_block -= LARGEST_R
+    q.o_block = min(q.o_block, p.O)
+    q.o_blocks = ceil_div(p.O, q.o_block)
     q.v_plane = odd_lines(q.images * q.window_rows * q.window_cols * q.c_block)
     q.m_line = odd_lines(q.images * q.rows * q.cols)
     q.m_plane = odd_lines(p.O * q.m_line)
@@ -139,8 +152,7 @@ cdef int64_t sums_workspace(WinogradWeightPlan *q) noexcept nogil:
     """The workspace of a thread that multiplies them."""
     cdef int64_t taps = q.p.H.k * q.p.W.k
     q.at_taps = LINE + round_up(q.o_block * q.planes * q.slots * q.width * sizeof(real), LINE)
-    q.at_turned = q.at_taps + (taps + LANES) * sizeof(vec)
-    return q.at_turned + (taps + 1) * sizeof(vec)
+    return q.at_taps + (taps + LANES) * sizeof(vec)
 
 
 # ---------------------------------------------------------------- V and M
@@ -253,8 +265,6 @@ cdef void multiply_chunk(const void *plan, int64_t unit, char *workspace, Progre
         multiply_plane(q, v, m, o1 - o0, sums + i * q.slots * q.width)
         v += q.v_plane * sizeof(real)
         m += q.m_plane
-        if not go_on(progress, calling):
-            return
     for i in range(o0, o1):
         add_taps(q, workspace, sums, group * p.O + i, c, min(q.c_block, p.C - c))
         sums += q.planes * q.slots * q.width
@@ -300,11 +310,10 @@ cdef void add_taps(const WinogradWeightPlan *q, char *workspace, const real *sum
     """One output channel's taps for input channels c to c + channels, from the sums of all planes."""
     cdef const Problem *p = q.p
     cdef vec *taps = <vec *> (workspace + q.at_taps)
-    cdef real *turned = <real *> (workspace + q.at_turned)
-    cdef real *dw
+    cdef vec *kept
     cdef vec g[MAX_TAPS]
-    cdef vec square[LANES]
-    cdef int64_t size = p.H.k * p.W.k, plane = q.slots * q.width, r = q.f.r, first = 0, ky, kx, i, j, t, b, n
+    cdef vec check = vzero()
+    cdef int64_t size = p.H.k * p.W.k, plane = q.slots * q.width, r = q.f.r, first = 0, ky, kx, i, j, b
     while first < channels:
         for b in range(q.blocks):
             ky, kx = b // q.bx * r, b % q.bx * r
@@ -312,26 +321,20 @@ cdef void add_taps(const WinogradWeightPlan *q, char *workspace, const real *sum
             for i in range(min(r, p.H.k - ky)):
                 for j in range(min(r, p.W.k - kx)):
                     taps[(ky + i) * p.W.k + kx + j] = g[i * r + j]
-        t = 0
-        while t < size:
-            if t > 0:
-                t = min(t, size - LANES)
-            for i in range(LANES):
-                square[i] = taps[t + i]
-            transpose_square(square)
-            for i in range(LANES):   # what a vector spills, the next channel's overwrites
-                (<vec *> (turned + i * size + t))[0] = square[i]
-            t += LANES
-        n = min(<int64_t> LANES, channels - first) * size
-        dw = q.dw + (o * p.C + c + first) * size
-        if q.first:
-            copy_reals(dw, turned, n)
-        else:
-            for i in range(n):
-                dw[i] += turned[i]
-        if not all_finite(dw, n):
-            fetch_add(<int64_t *> &q.wrong, 1)
+        if q.kept != NULL:
+            kept = <vec *> q.kept + (o * ceil_div(p.C, LANES) + (c + first) // LANES) * size
+            for i in range(size):
+                if not q.first:
+                    taps[i] = kept[i] + taps[i]
+                if not q.last:
+                    kept[i] = taps[i]
+        if q.last:
+            for i in range(size):
+                check += taps[i] * 0
+            turn_taps(<const real *> taps, LANES, size, q.dw + (o * p.C + c + first) * size, channels - first)
         first += LANES
+    if any_not_zero(&check):
+        fetch_add(<int64_t *> &q.wrong, 1)
 
 
 def winograd_weight_gradient(cnp.ndarray x not None, cnp.ndarray g not None, cnp.ndarray dw not None, int n_batch,
@@ -341,7 +344,7 @@ def winograd_weight_gradient(cnp.ndarray x not None, cnp.ndarray g not None, cnp
     cdef WinogradWeightPlan q
     cdef Block block
     cdef tuple one = (1, 1)
-    cdef int64_t size, chunk
+    cdef int64_t size, rest, kept = 0, chunk, chunks
     describe_problem(&p, x, dw, g, n_batch, groups, one, one, before, boundary, constant, 0.0, 1, False, 1, None)
     memset(&block, 0, sizeof(block))
     if not plan_winograd_weights(&q, &p, m, r, workers):
@@ -349,12 +352,18 @@ def winograd_weight_gradient(cnp.ndarray x not None, cnp.ndarray g not None, cnp
     try:
         describe_source(&q.gradient, g)
         q.dw = <real *> cnp.PyArray_DATA(dw)
-        size = groups * q.planes * (q.c_blocks * q.v_plane)
-        block = take_block((size + groups * q.planes * q.m_plane + MAX_NV * LANES) * sizeof(real))
-        q.v = <real *> block.start
+        chunks = q.image_chunks * q.row_chunks * q.col_chunks
+        size = groups * q.planes * q.c_blocks * q.v_plane
+        rest = groups * q.planes * q.m_plane
+        if chunks > 1:
+            kept = groups * p.O * round_up(p.C, LANES) * p.H.k * p.W.k
+        block = take_block((kept + size + rest) * sizeof(real))
+        q.v = <real *> block.start + kept
         q.gradients = q.v + size
-        for chunk in range(q.image_chunks * q.row_chunks * q.col_chunks):
-            q.first = chunk == 0
+        if chunks > 1:
+            q.kept = <real *> block.start
+        for chunk in range(chunks):
+            q.first, q.last = chunk == 0, chunk == chunks - 1
             q.x0 = chunk % q.col_chunks * q.cols
             q.x = min(q.cols, q.tiles_x - q.x0)
             q.y0 = chunk // q.col_chunks % q.row_chunks * q.rows
