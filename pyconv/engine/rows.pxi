@@ -115,7 +115,8 @@ cdef int plan_rows(RowPlan *q, Problem *p, const Residues *residues, bint skip_z
     else:
         q.left = q.right = q.on
         q.band_cols = min(q.on, 2048)
-        while not q.padded and q.band_cols > LANES and q.n_outer * (p.H.k + 3) * phases * (q.band_cols + reach_x) > budget:
+        while (not q.padded and q.band_cols > LANES
+               and q.n_outer * (p.H.k + 3) * phases * (q.band_cols + reach_x) > budget):
             q.band_cols = round_up(ceil_div(q.band_cols, 2), LANES)
         q.band_blocks = ceil_div(q.on, q.band_cols)
     q.pitch = round_up(max(q.band_cols, LANES) + reach_x, LANES)
@@ -169,12 +170,13 @@ cdef int plan_rows(RowPlan *q, Problem *p, const Residues *residues, bint skip_z
 
 
 cdef bint masks_padding(const Problem *p) noexcept nogil:
-    """Whether tiles may read the rows in place and mask what is padding. It is in the first and the last vector only."""
+    """Whether tiles may read the rows in place and mask what is padding: the first and the last vector meet it only."""
     cdef int64_t inner = (ceil_div(p.W.on, LANES) - 1) * LANES - 1       # the last column before those of the last one
     return (p.H.s == p.W.s and p.W.s <= 2 and p.H.d == p.W.d == 1 and p.interleave == 1 and p.fused
             and p.source.plain and p.source.code == REAL_CODE and p.W.x_step == sizeof(real) and p.y_direct
             and p.W.boundary == CONSTANT and p.x_parts == 1 and p.constant[0] == 0
-            and p.H.k > 1 and p.W.k > 1 and (p.W.k <= LANES or p.W.s > 1) and p.H.on >= 4 and LANES < p.W.on <= (16 * LANES if p.W.s == 1 else MASKED_COLS)
+            and p.H.k > 1 and p.W.k > 1 and (p.W.k <= LANES or p.W.s > 1) and p.H.on >= 4
+            and LANES < p.W.on <= (16 * LANES if p.W.s == 1 else MASKED_COLS)
             and 0 <= p.W.before <= LANES * p.W.s and inner * p.W.s + p.W.k - 1 - p.W.before < p.W.n)
 
 

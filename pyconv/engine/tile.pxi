@@ -451,8 +451,9 @@ ROW_TILES[1] = [rows_1_4, rows_1_3, rows_1_2, rows_1_1]
 
 # ---------------------------------------------------------------- R output rows, zero padding in registers
 
-# The rows are read where they lie, padding and all: whatever stands beyond a row's ends is masked off as it is loaded, in
-# the first vector of output columns and in the last one, which ends where the columns do and may overlap the one before.
+# The rows are read where they lie, padding and all: whatever stands beyond a row's ends is masked off as it is loaded,
+# in the first vector of output columns and in the last one, which ends where the columns do and may overlap the one
+# before.
 # At stride 2 a pair of loaded vectors is parted into even and odd samples, and these serve two kernel columns.
 ctypedef void (*PaddedTile)(const char *const *, int64_t, int64_t, int64_t, int64_t, int64_t, const real *,
                             const real *, const mask_vec *, const mask_vec *, int64_t, int64_t, real *,
@@ -625,73 +626,85 @@ cdef inline void sized_padded_tile(int S, int R, int NV, const char *const *rows
 cdef void padded_4_4(const char *const *rows, int64_t first, int64_t n_outer, int64_t outer_step, int64_t kh,
                      int64_t kw, const real *w, const real *bias, const mask_vec *left, const mask_vec *right,
                      int64_t x, int64_t last, real *sums, int64_t lds) noexcept nogil:
-    sized_padded_tile(1, 4, ROW_NV, rows, first, n_outer, outer_step, kh, kw, w, bias, left, right, x, last, sums, lds)
+    sized_padded_tile(1, 4, ROW_NV, rows, first, n_outer, outer_step, kh, kw, w, bias, left, right,
+                      x, last, sums, lds)
 
 
 cdef void padded_4_3(const char *const *rows, int64_t first, int64_t n_outer, int64_t outer_step, int64_t kh,
                      int64_t kw, const real *w, const real *bias, const mask_vec *left, const mask_vec *right,
                      int64_t x, int64_t last, real *sums, int64_t lds) noexcept nogil:
-    sized_padded_tile(1, 4, ROW_NV_SHORT, rows, first, n_outer, outer_step, kh, kw, w, bias, left, right, x, last, sums, lds)
+    sized_padded_tile(1, 4, ROW_NV_SHORT, rows, first, n_outer, outer_step, kh, kw, w, bias, left, right,
+                      x, last, sums, lds)
 
 
 cdef void padded_4_2(const char *const *rows, int64_t first, int64_t n_outer, int64_t outer_step, int64_t kh,
                      int64_t kw, const real *w, const real *bias, const mask_vec *left, const mask_vec *right,
                      int64_t x, int64_t last, real *sums, int64_t lds) noexcept nogil:
-    sized_padded_tile(1, 4, ROW_NV_SHORTER, rows, first, n_outer, outer_step, kh, kw, w, bias, left, right, x, last, sums, lds)
+    sized_padded_tile(1, 4, ROW_NV_SHORTER, rows, first, n_outer, outer_step, kh, kw, w, bias, left, right,
+                      x, last, sums, lds)
 
 
 cdef void padded_3_4(const char *const *rows, int64_t first, int64_t n_outer, int64_t outer_step, int64_t kh,
                      int64_t kw, const real *w, const real *bias, const mask_vec *left, const mask_vec *right,
                      int64_t x, int64_t last, real *sums, int64_t lds) noexcept nogil:
-    sized_padded_tile(1, 3, ROW_NV, rows, first, n_outer, outer_step, kh, kw, w, bias, left, right, x, last, sums, lds)
+    sized_padded_tile(1, 3, ROW_NV, rows, first, n_outer, outer_step, kh, kw, w, bias, left, right,
+                      x, last, sums, lds)
 
 
 cdef void padded_3_3(const char *const *rows, int64_t first, int64_t n_outer, int64_t outer_step, int64_t kh,
                      int64_t kw, const real *w, const real *bias, const mask_vec *left, const mask_vec *right,
                      int64_t x, int64_t last, real *sums, int64_t lds) noexcept nogil:
-    sized_padded_tile(1, 3, ROW_NV_SHORT, rows, first, n_outer, outer_step, kh, kw, w, bias, left, right, x, last, sums, lds)
+    sized_padded_tile(1, 3, ROW_NV_SHORT, rows, first, n_outer, outer_step, kh, kw, w, bias, left, right,
+                      x, last, sums, lds)
 
 
 cdef void padded_3_2(const char *const *rows, int64_t first, int64_t n_outer, int64_t outer_step, int64_t kh,
                      int64_t kw, const real *w, const real *bias, const mask_vec *left, const mask_vec *right,
                      int64_t x, int64_t last, real *sums, int64_t lds) noexcept nogil:
-    sized_padded_tile(1, 3, ROW_NV_SHORTER, rows, first, n_outer, outer_step, kh, kw, w, bias, left, right, x, last, sums, lds)
+    sized_padded_tile(1, 3, ROW_NV_SHORTER, rows, first, n_outer, outer_step, kh, kw, w, bias, left, right,
+                      x, last, sums, lds)
 
 
 cdef void padded_2_4(const char *const *rows, int64_t first, int64_t n_outer, int64_t outer_step, int64_t kh,
                      int64_t kw, const real *w, const real *bias, const mask_vec *left, const mask_vec *right,
                      int64_t x, int64_t last, real *sums, int64_t lds) noexcept nogil:
-    sized_padded_tile(1, 2, ROW_NV, rows, first, n_outer, outer_step, kh, kw, w, bias, left, right, x, last, sums, lds)
+    sized_padded_tile(1, 2, ROW_NV, rows, first, n_outer, outer_step, kh, kw, w, bias, left, right,
+                      x, last, sums, lds)
 
 
 cdef void padded_2_3(const char *const *rows, int64_t first, int64_t n_outer, int64_t outer_step, int64_t kh,
                      int64_t kw, const real *w, const real *bias, const mask_vec *left, const mask_vec *right,
                      int64_t x, int64_t last, real *sums, int64_t lds) noexcept nogil:
-    sized_padded_tile(1, 2, ROW_NV_SHORT, rows, first, n_outer, outer_step, kh, kw, w, bias, left, right, x, last, sums, lds)
+    sized_padded_tile(1, 2, ROW_NV_SHORT, rows, first, n_outer, outer_step, kh, kw, w, bias, left, right,
+                      x, last, sums, lds)
 
 
 cdef void padded_2_2(const char *const *rows, int64_t first, int64_t n_outer, int64_t outer_step, int64_t kh,
                      int64_t kw, const real *w, const real *bias, const mask_vec *left, const mask_vec *right,
                      int64_t x, int64_t last, real *sums, int64_t lds) noexcept nogil:
-    sized_padded_tile(1, 2, ROW_NV_SHORTER, rows, first, n_outer, outer_step, kh, kw, w, bias, left, right, x, last, sums, lds)
+    sized_padded_tile(1, 2, ROW_NV_SHORTER, rows, first, n_outer, outer_step, kh, kw, w, bias, left, right,
+                      x, last, sums, lds)
 
 
 cdef void strided_2_4(const char *const *rows, int64_t first, int64_t n_outer, int64_t outer_step, int64_t kh,
                       int64_t kw, const real *w, const real *bias, const mask_vec *left, const mask_vec *right,
                       int64_t x, int64_t last, real *sums, int64_t lds) noexcept nogil:
-    sized_padded_tile(2, 2, ROW_NV, rows, first, n_outer, outer_step, kh, kw, w, bias, left, right, x, last, sums, lds)
+    sized_padded_tile(2, 2, ROW_NV, rows, first, n_outer, outer_step, kh, kw, w, bias, left, right,
+                      x, last, sums, lds)
 
 
 cdef void strided_2_3(const char *const *rows, int64_t first, int64_t n_outer, int64_t outer_step, int64_t kh,
                       int64_t kw, const real *w, const real *bias, const mask_vec *left, const mask_vec *right,
                       int64_t x, int64_t last, real *sums, int64_t lds) noexcept nogil:
-    sized_padded_tile(2, 2, ROW_NV_SHORT, rows, first, n_outer, outer_step, kh, kw, w, bias, left, right, x, last, sums, lds)
+    sized_padded_tile(2, 2, ROW_NV_SHORT, rows, first, n_outer, outer_step, kh, kw, w, bias, left, right,
+                      x, last, sums, lds)
 
 
 cdef void strided_2_2(const char *const *rows, int64_t first, int64_t n_outer, int64_t outer_step, int64_t kh,
                       int64_t kw, const real *w, const real *bias, const mask_vec *left, const mask_vec *right,
                       int64_t x, int64_t last, real *sums, int64_t lds) noexcept nogil:
-    sized_padded_tile(2, 2, ROW_NV_SHORTER, rows, first, n_outer, outer_step, kh, kw, w, bias, left, right, x, last, sums, lds)
+    sized_padded_tile(2, 2, ROW_NV_SHORTER, rows, first, n_outer, outer_step, kh, kw, w, bias, left, right,
+                      x, last, sums, lds)
 
 
 cdef PaddedTile PADDED_TILES[5][3]   # by output rows and width

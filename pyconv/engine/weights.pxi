@@ -663,7 +663,8 @@ cdef void add_kernel_rows(const WeightPlan *q, const WeightUnit *u, const char *
         sums += (p.H.k - ky) * kw
 
 
-cdef inline void add_parted_row(const vec *g, vec *acc, vec *next_acc, const char *x, const mask_vec *mask) noexcept nogil:
+cdef inline void add_parted_row(const vec *g, vec *acc, vec *next_acc, const char *x,
+                                const mask_vec *mask) noexcept nogil:
     """An input row's products with the vector g[0] of one gradient row, and with g[1] of the next one. It meets them in
     different kernel rows, or only one of them: the other sums are NULL then."""
     cdef vec b[3]
