@@ -162,7 +162,7 @@ cdef int plan_rows(RowPlan *q, Problem *p, const Residues *residues, bint skip_z
     q.at_band = LINE
     q.at_table = sizeof(real) * ((q.n_outer * q.in_rows + 1 + 4 * ROW_NV) * q.pitch * phases + 2 * MAX_NV * LANES)
     q.at_table = q.at_band + round_up(max(q.at_table, <int64_t> sizeof(real) * (2 * q.cols + reach_x + LANES)), LINE)
-    q.at_scratch = round_up(q.at_table + (q.n_outer * q.in_rows + 4 * p.H.d + AHEAD) * sizeof(char *), LINE)
+    q.at_scratch = round_up(q.at_table + (q.n_outer * q.in_rows + 4 * p.H.d) * sizeof(char *), LINE)
     q.at_maps = q.at_scratch + sizeof(real) * MAX_R * max(
         MAX_NV * LANES * (residues.W if residues != NULL else 1), SCRATCH_COLS)
     q.workspace = q.at_maps + phases * (sizeof(ColumnMap) + q.pitch * sizeof(int64_t))
@@ -329,7 +329,7 @@ cdef void name_rows(const RowPlan *q, const RowUnit *u, char *workspace) noexcep
                     fill_rows(p, &maps[px], slice, first, 1, n_rows, band, q.pitch, p.constant[c % p.x_parts])
                     band += q.in_rows * q.pitch
             table += q.in_rows
-    for j in range(4 * p.H.d + AHEAD):           # tiles prefetch rows that lie this far ahead
+    for j in range(4 * p.H.d):       # tiles prefetch rows that lie this far ahead
         table[j] = (table - 1)[0] + (j + 1) * p.H.x_step if q.padded else workspace
 
 
@@ -443,8 +443,17 @@ cdef void run_residues(const RowPlan *q, const RowUnit *u, int R, int64_t y, cha
     cdef int64_t below = min(R * f.H, f.height - (u.y0 + y) * f.H)       # output rows of these positions
     cdef char *out = u.y + y * p.H.y_step
     cdef int rx, v
+    # Whole rows of pairs can be written as they are made.
+    cdef bint pairs = (R == 4 and f.W == 2 and p.y_direct and not u.borders and below == R * f.H
+                       and u.cols >= ROW_NV_SHORTER * LANES and 2 * (u.x0 + u.cols) <= f.width)
     for i in range(f.H):
         x = 0
+        while pairs and x < u.cols:
+            x = min(x, u.cols - ROW_NV_SHORTER * LANES)
+            pairs_4(u.table + y, q.taps + first_tap[0], first_tap[1] - first_tap[0], first_tap[2] - first_tap[1],
+                    u.bias, x * sizeof(real), out + i * f.y_row + 2 * (u.x0 + x) * <int64_t> sizeof(real),
+                    f.H * f.y_row)
+            x += ROW_NV_SHORTER * LANES
         while x < u.cols:
             n = u.cols - x
             v = 0

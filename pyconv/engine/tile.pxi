@@ -9,7 +9,6 @@
 
 cdef enum:
     MAX_R = 8
-    AHEAD = 0                        # rows that padded tiles prefetch are so many beyond those of the next tile
 
 
 # ---------------------------------------------------------------- R output channels x NV vectors of columns
@@ -574,7 +573,7 @@ cdef inline void padded_tile(
             acc[r][v] = vzero()
     for r in range(R * S):           # the rows that the next output rows need
         for v in range(NV * S):
-            prefetch(rows[first + kh + (R - 1) * S + r + AHEAD] + x + v * <int64_t> sizeof(vec))
+            prefetch(rows[first + kh + (R - 1) * S + r] + x + v * <int64_t> sizeof(vec))
     wi = w
     for outer in range(n_outer):
         row = rows + outer * outer_step + first
@@ -866,3 +865,55 @@ TAP_ROW_WIDTHS = [NV2, ROW_NV, ROW_NV_SHORTER, 1]
 cdef TapTile TAP_TILES[5][4]         # for 4 output rows or one, by width
 TAP_TILES[4] = [taps_4_4, taps_4_3, taps_4_2, taps_4_1]
 TAP_TILES[1] = [taps_1_4, taps_1_3, taps_1_2, taps_1_1]
+
+
+# ---------------------------------------------------------------- two residues of a strided gradient at once
+
+cdef inline void pair_tile(
+    int R, int NV,
+    const char *const *rows,
+    const Tap *taps, int64_t n_taps, int64_t n_next,     # of the even output columns, and behind them of the odd ones
+    const real *bias, int64_t x,
+    char *out, int64_t out_row,      # bytes
+) noexcept nogil:
+    """Both residues along W of R rows of positions, written into one another. (Where it is not told otherwise, gcc keeps
+    their sums on the stack.)"""
+    cdef vec even[4][MAX_NV]
+    cdef vec odd[4][MAX_NV]
+    cdef const char *p
+    cdef const char *const *tap_rows
+    cdef int64_t t
+    cdef int r, v
+    for r in range(R):
+        for v in range(NV):
+            even[r][v] = vzero()
+    for t in range(n_taps):
+        tap_rows = rows + taps[t].row
+        for r in range(R):
+            p = tap_rows[r] + taps[t].column + x
+            for v in range(NV):
+                even[r][v] += (<const vec *> p + v)[0] * taps[t].weight
+    for r in range(R):
+        for v in range(NV):
+            even[r][v] = in_register(even[r][v])
+            odd[r][v] = vzero()
+    taps += n_taps
+    for t in range(n_next):
+        tap_rows = rows + taps[t].row
+        for r in range(R):
+            p = tap_rows[r] + taps[t].column + x
+            for v in range(NV):
+                odd[r][v] += (<const vec *> p + v)[0] * taps[t].weight
+    for r in range(R):
+        for v in range(NV):
+            odd[r][v] = in_register(odd[r][v])
+            if bias != NULL:
+                even[r][v] = even[r][v] + bias[0]
+                odd[r][v] = odd[r][v] + bias[0]
+            (<vec *> (out + r * out_row) + 2 * v)[0] = zipped_first(even[r][v], odd[r][v])
+            (<vec *> (out + r * out_row) + 2 * v + 1)[0] = zipped_second(even[r][v], odd[r][v])
+
+
+cdef void pairs_4(const char *const *rows, const Tap *taps, int64_t n_taps, int64_t n_next, const real *bias, int64_t x,
+                  char *out, int64_t out_row) noexcept nogil:
+    pair_tile(4, ROW_NV_SHORTER, rows, taps, n_taps, n_next, bias, x, out, out_row)

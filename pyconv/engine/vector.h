@@ -355,6 +355,10 @@ PYCONV_INLINE void store_every_second(real *to, const real *from, int64_t n) {
 #define PYCONV_ZIP_SECOND 1, 3
 #endif
 
+PYCONV_INLINE vec zipped_first(vec a, vec b) { return __builtin_shufflevector(a, b, PYCONV_ZIP_FIRST); }
+
+PYCONV_INLINE vec zipped_second(vec a, vec b) { return __builtin_shufflevector(a, b, PYCONV_ZIP_SECOND); }
+
 /* n reals: a[0], b[0], a[1], b[1], ... */
 PYCONV_INLINE void store_pairs(real *to, const real *a, const real *b, int64_t n) {
     for (; n >= 2 * PYCONV_LANES; n -= 2 * PYCONV_LANES) {
@@ -459,8 +463,14 @@ PYCONV_INLINE vec load_once(const char *p) {
     return v;
 }
 
-/* Weights whose address is opaque. A kernel row meets several input rows: left alone, gcc keeps its weights from one to the
- * next, on the stack for want of registers, and sums with them. */
+/* A value that is in a register by now. */
+PYCONV_INLINE vec in_register(vec v) {
+    PYCONV_OPAQUE(v);
+    return v;
+}
+
+/* Weights whose address is opaque. A kernel row meets several input rows: left alone, gcc keeps its weights from one to
+ * the next, on the stack for want of registers, and sums with them. */
 PYCONV_INLINE const real *loaded_anew(const real *w) {
     __asm__("" : "+r"(w));
     return w;
