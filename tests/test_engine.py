@@ -222,6 +222,80 @@ def test_weight_gradients_leave_out_padding_only_where_nothing_shows(data):
     oracle.assert_same_values(dw, expected)
 
 
+def _inside_nans(x, before, after):
+    """x in the middle of a larger array, with NaN wherever it does not reach."""
+    room = np.full((*x.shape[:-2], x.shape[-2] + 3, before + x.shape[-1] + after), np.nan, x.dtype)
+    inside = room[..., 1:-2, before:before + x.shape[-1]]
+    inside[...] = x
+    return inside
+
+
+@given(data=st.data())
+def test_rows_read_in_place_with_their_padding_masked(data):
+    # One output channel a group, rows that are not wide, stride 1 or 2. What is beyond a row's ends does not count.
+    draw = lambda low, high: data.draw(st.integers(low, high))  # noqa: E731
+    dtype, stride = data.draw(st.sampled_from([np.float32, np.float64])), draw(1, 2)
+    size, kernel = (draw(4, 24), draw(5, 150)), (draw(2, 8), draw(2, 8))
+    padding = [(draw(0, k), draw(0, k)) for k in kernel]
+    groups, channels, batch = draw(1, 3), draw(1, 2), draw(1, 2)
+    if any(n + sum(p) < k for n, p, k in zip(size, padding, kernel, strict=True)):
+        return
+    x = integers((batch, groups * channels, *size), dtype, draw(0, 99))
+    w = integers((groups, channels, *kernel), dtype, 1)
+    if data.draw(st.booleans()):
+        x.flat[draw(0, x.size - 1)] = data.draw(st.sampled_from([np.inf, -np.inf, np.nan]))
+    settings = dict(padding=padding, stride=stride, groups=groups)
+    with np.errstate(invalid="ignore"):
+        expected = oracle.correlate(x.astype(float), w.astype(float), **settings)
+    room = np.full((*expected.shape[:-1], expected.shape[-1] + 40), 77, dtype)
+    out = room[..., 20:20 + expected.shape[-1]]
+    for image in (x, _inside_nans(x, draw(0, 9), draw(0, 9))):
+        pyconv.conv2d(image, w, out=out, method="direct", workers=draw(1, 2), **settings)
+        oracle.assert_same_values(out, expected)
+        out[...] = 77
+        assert (room == 77).all()
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("kernel", [(2, 2), (3, 3), (5, 5), (4, 7), (7, 7)])
+def test_masked_padding_has_the_bits_of_the_band(kernel, stride):
+    x = np.random.default_rng(0).standard_normal((1, 3, 30, 75)).astype(np.float32)
+    w = np.random.default_rng(1).standard_normal((3, 1, *kernel)).astype(np.float32)
+    settings = dict(padding=[(k // 2, k // 2) for k in kernel], stride=stride, groups=3, method="direct")
+    expected = pyconv.conv2d(x, w, **settings)
+    for layout in (x.transpose(0, 1, 3, 2).copy().transpose(0, 1, 3, 2), x.astype(">f4"), _inside_nans(x, 2, 3)):
+        np.testing.assert_array_equal(pyconv.conv2d(layout, w, **settings), expected)
+    apart = np.empty((*expected.shape, 2), np.float32)[..., 0]
+    np.testing.assert_array_equal(pyconv.conv2d(x, w, out=apart, **settings), expected)
+
+
+@given(data=st.data())
+def test_strided_depthwise_weight_gradients(data):
+    # 3 x 3 at stride 2: rows read in place and parted in registers, or copied; the bits do not tell which.
+    draw = lambda low, high: data.draw(st.integers(low, high))  # noqa: E731
+    dtype = data.draw(st.sampled_from([np.float32, np.float64]))
+    size, padding = (draw(3, 24), draw(5, 150)), [(draw(0, 3), draw(0, 3)) for _ in range(2)]
+    groups, batch = draw(1, 3), draw(1, 2)
+    on = oracle.output_size(size, (3, 3), (2, 2), padding, (1, 1))
+    before = tuple(start for start, _ in padding)
+
+    def gradients(x, g):
+        for image in (x, _inside_nans(x, draw(0, 9), draw(0, 9)), x.swapaxes(2, 3).copy().swapaxes(2, 3)):
+            for dy in (g, _inside_nans(g, draw(0, 9), draw(0, 9))):
+                dw = np.empty((groups, 1, 3, 3), dtype)
+                engine.weight_gradient(image, dy, dw, 1, groups, (2, 2), (1, 1), before, (engine.CONSTANT,) * 2, 0.0,
+                                       draw(1, 2))
+                yield dw
+
+    x, g = integers((batch, groups, *size), dtype, draw(0, 99)), integers((batch, groups, *on), dtype, 1)
+    expected = oracle.dweight(x.astype(float), (3, 3), g.astype(float), stride=2, padding=padding, groups=groups)
+    for dw in gradients(x, g):
+        oracle.assert_same_values(dw, expected)
+    first, *others = gradients(x + dtype(1) / 3, g / 3)
+    for dw in others:
+        np.testing.assert_array_equal(dw, first)
+
+
 @given(data=st.data())
 def test_strided_gradients_of_single_channels(data):
     # All residues of the stride in one pass, written together: dtypes, ragged ends, empty residues, wide rows in place.

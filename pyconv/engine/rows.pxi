@@ -12,6 +12,7 @@
 cdef enum:
     TABLE_ROWS = 16384               # entries of a unit's table of input rows
     SCRATCH_COLS = 512               # sums of an output row that are converted at a time: they stay in the L1 cache
+    MASKED_COLS = 2048               # output columns of a row at stride 2 whose padding is masked
     UNIT_BYTES = 131072              # of output, in a unit: small enough to stay cached, large enough to start
 
 
@@ -43,6 +44,8 @@ cdef struct RowPlan:
     int64_t pitch                    # reals from one band row to the next
     bint spill                       # output rows follow one another without gaps, in this order
     int R                            # output rows of a tile; 0: taps from a list
+    bint padded                      # rows of zero padding are read in place too, and masked in registers
+    mask_vec *masks                  # then: for each kernel column, of the first vector; of the last; and all lanes
     Tap *taps                        # of every output channel, one list after the other
     int64_t *first_tap               # where each channel's list begins
     int64_t images, unit_images      # (image, output channel, outer output), and how many of them a unit takes
@@ -83,9 +86,17 @@ cdef int plan_rows(RowPlan *q, Problem *p, const Residues *residues, bint skip_z
 
     tile_rows = q.R * p.H.d if q.R else 4
 
+    q.padded = (residues == NULL and not p.pairs and not (skip_zeros and has_zero_tap(p, total))
+                and masks_padding(p))
+
     # Columns
     q.left = q.right = 0
-    if p.source.plain and p.source.code == REAL_CODE and p.W.x_step == sizeof(real) and p.W.s == 1:
+    if q.padded:
+        q.R = <int> min(4, p.H.k) if p.H.s == 1 else 2
+        tile_rows = q.R
+        q.fx.count, q.fx.reach, q.fx.residue[0] = 1, p.W.k - 1, 0
+        phases, reach_x = 1, (p.W.s - 1) * (p.W.on - 1) + p.W.k - 1
+    elif p.source.plain and p.source.code == REAL_CODE and p.W.x_step == sizeof(real) and p.W.s == 1:
         q.left = max(0, min(q.on, p.W.before * p.interleave))
         q.right = min(q.on, (p.W.n + p.W.before) * p.interleave - reach_x)
         if q.right - q.left < 16 * LANES or q.right - q.left < q.on // 2:
@@ -104,7 +115,8 @@ cdef int plan_rows(RowPlan *q, Problem *p, const Residues *residues, bint skip_z
     else:
         q.left = q.right = q.on
         q.band_cols = min(q.on, 2048)
-        while q.band_cols > LANES and q.n_outer * (p.H.k + 3) * phases * (q.band_cols + reach_x) > budget:
+        while (not q.padded and q.band_cols > LANES
+               and q.n_outer * (p.H.k + 3) * phases * (q.band_cols + reach_x) > budget):
             q.band_cols = round_up(ceil_div(q.band_cols, 2), LANES)
         q.band_blocks = ceil_div(q.on, q.band_cols)
     q.pitch = round_up(max(q.band_cols, LANES) + reach_x, LANES)
@@ -126,6 +138,10 @@ cdef int plan_rows(RowPlan *q, Problem *p, const Residues *residues, bint skip_z
     q.row_blocks = ceil_div(p.H.on, q.rows)
     q.rows = min(q.rows, round_up(ceil_div(p.H.on, q.row_blocks), tile_rows))
     q.row_blocks = ceil_div(p.H.on, q.rows)
+    if q.padded:                     # whole tiles, the last of which may overlap the one before
+        while p.H.on - (q.row_blocks - 1) * q.rows < q.R:
+            q.rows += 1
+            q.row_blocks = ceil_div(p.H.on, q.rows)
     q.in_rows = (q.rows - 1) * p.H.s + reach_y + 1
     band = <double> q.n_outer * q.in_rows * q.pitch * phases
     if band > 8 * budget and p.C > 1 and p.interleave == 1 and p.fused and not (skip_zeros or p.pairs):
@@ -133,23 +149,51 @@ cdef int plan_rows(RowPlan *q, Problem *p, const Residues *residues, bint skip_z
         return NOT_SUITED
     if (band * sizeof(real) > LARGEST_WORKSPACE
             or residues != NULL and not list_residues(q)
+            or q.padded and not table_masks(q)
             or residues == NULL and q.R == 0 and not list_taps(q, per_channel, skip_zeros)):
         free_rows(q)
         return NO_MEMORY
     q.images = p.N * p.groups * p.outer_size
     q.unit_images = max(1, min(UNIT_BYTES // size // (q.rows * cols),
                                q.images * q.row_blocks // wanted))
-    q.spill = (not whole and q.band_blocks == 1 and p.H.y_step == q.on * <int64_t> sizeof(real)
+    q.spill = (not whole and not q.padded and q.band_blocks == 1 and p.H.y_step == q.on * <int64_t> sizeof(real)
                and (q.R == 0 or p.H.d == 1))
     q.units = ceil_div(q.images, q.unit_images) * q.row_blocks * (q.col_blocks + q.band_blocks)
     q.at_band = LINE
-    q.at_table = sizeof(real) * ((q.n_outer * q.in_rows + 4 * ROW_NV) * q.pitch * phases + 2 * MAX_NV * LANES)
+    q.at_table = sizeof(real) * ((q.n_outer * q.in_rows + 1 + 4 * ROW_NV) * q.pitch * phases + 2 * MAX_NV * LANES)
     q.at_table = q.at_band + round_up(max(q.at_table, <int64_t> sizeof(real) * (2 * q.cols + reach_x + LANES)), LINE)
     q.at_scratch = round_up(q.at_table + (q.n_outer * q.in_rows + 4 * p.H.d) * sizeof(char *), LINE)
     q.at_maps = q.at_scratch + sizeof(real) * MAX_R * max(
         MAX_NV * LANES * (residues.W if residues != NULL else 1), SCRATCH_COLS)
     q.workspace = q.at_maps + phases * (sizeof(ColumnMap) + q.pitch * sizeof(int64_t))
     return PLANNED
+
+
+cdef bint masks_padding(const Problem *p) noexcept nogil:
+    """Whether tiles may read the rows in place and mask what is padding: the first and the last vector meet it only."""
+    cdef int64_t inner = (ceil_div(p.W.on, LANES) - 1) * LANES - 1       # the last column before those of the last one
+    return (p.H.s == p.W.s and p.W.s <= 2 and p.H.d == p.W.d == 1 and p.interleave == 1 and p.fused
+            and p.source.plain and p.source.code == REAL_CODE and p.W.x_step == sizeof(real) and p.y_direct
+            and p.W.boundary == CONSTANT and p.x_parts == 1 and p.constant[0] == 0
+            and p.H.k > 1 and p.W.k > 1 and (p.W.k <= LANES or p.W.s > 1) and p.H.on >= 4
+            and LANES < p.W.on <= (16 * LANES if p.W.s == 1 else MASKED_COLS)
+            and 0 <= p.W.before <= LANES * p.W.s and inner * p.W.s + p.W.k - 1 - p.W.before < p.W.n)
+
+
+cdef bint table_masks(RowPlan *q) noexcept nogil:
+    cdef const Problem *p = q.p
+    cdef int64_t kx, i, begin, end, last = q.on - LANES
+    q.masks = <mask_vec *> malloc(3 * (p.W.k + 1) * sizeof(mask_vec))
+    if q.masks == NULL:
+        return False
+    for i in range(p.W.k + 1):
+        kx = i if i < p.W.k else LANES * p.W.s                   # behind those of the columns, that of the next vector
+        begin = ceil_div(max(p.W.before - kx, 0), p.W.s)         # the outputs for which the tap reads a true sample
+        end = ceil_div(max(p.W.n + p.W.before - kx, 0), p.W.s)
+        fill_mask(<real *> (q.masks + i), LANES, LANES, begin, end)
+        fill_mask(<real *> (q.masks + p.W.k + 1 + i), LANES, LANES, begin - last, end - last)
+        fill_mask(<real *> (q.masks + 2 * (p.W.k + 1) + i), LANES, LANES, 0, LANES)
+    return True
 
 
 cdef bint list_taps(RowPlan *q, int64_t per_channel, bint skip_zeros) noexcept nogil:
@@ -213,6 +257,7 @@ cdef void free_rows(RowPlan *q) noexcept nogil:
     free(q.fx.residue)
     free(q.taps)
     free(q.first_tap)
+    free(q.masks)
 
 
 cdef struct RowUnit:
@@ -231,6 +276,11 @@ cdef void map_unit(const RowPlan *q, const RowUnit *u, char *workspace) noexcept
     cdef ColumnMap *maps = <ColumnMap *> (workspace + q.at_maps)
     cdef int64_t *samples = <int64_t *> (maps + q.fx.count)
     cdef int64_t px, i, j
+    if q.padded:                     # a row of zeros, and a map for rows that have no room before or behind
+        maps.sample = samples
+        map_columns(maps, -p.W.before, 1, (u.cols - 1) * p.W.s + p.W.k, p.W.n, CONSTANT, 1)
+        fill_constant(<real *> (workspace + q.at_band), maps.length, 0)
+        return
     if u.in_place:                   # so there is one part, and one constant
         fill_constant(<real *> (workspace + q.at_band), u.cols + q.fx.reach, p.constant[0])
         return
@@ -264,7 +314,11 @@ cdef void name_rows(const RowPlan *q, const RowUnit *u, char *workspace) noexcep
     for c in range(u.channel * p.C, (u.channel + 1) * p.C):
         for kz in range(p.outer_taps):
             slice = input_slice(p, u.n, c, u.z, kz)
-            if u.in_place:
+            if q.padded:
+                name_padded_rows(p, slice, first, n_rows, maps, (maps.length + LANES) * sizeof(real), table,
+                                 <const real *> (workspace + q.at_band), band + q.pitch, q.pitch)
+                band += q.in_rows * q.pitch
+            elif u.in_place:
                 for j in range(n_rows):
                     row = input_row(p, slice, first + j)
                     table[j] = row + shift if row != NULL else <const char *> band
@@ -276,7 +330,61 @@ cdef void name_rows(const RowPlan *q, const RowUnit *u, char *workspace) noexcep
                     band += q.in_rows * q.pitch
             table += q.in_rows
     for j in range(4 * p.H.d):       # tiles prefetch rows that lie this far ahead
-        table[j] = workspace
+        table[j] = (table - 1)[0] + (j + 1) * p.H.x_step if q.padded else workspace
+
+
+cdef void name_padded_rows(const Problem *p, const char *slice, int64_t first, int64_t n_rows, const ColumnMap *cols,
+                           int64_t length, const char **table, const real *zeros, real *band,
+                           int64_t pitch) noexcept nogil:
+    """Rows where they lie, padding and all, `length` bytes of each. Those that would reach out of the array are copied;
+    of reals without gaps that is as a rule none but the very first one and the last one."""
+    cdef bint plain = p.source.plain and p.source.code == REAL_CODE and p.W.x_step == sizeof(real)
+    cdef const char *row
+    cdef const char *inner = slice - p.W.before * <int64_t> sizeof(real)
+    cdef int64_t top = min(max(-first, 0), n_rows), bottom = min(max(p.H.n - first, top), n_rows)
+    cdef int64_t x_step = p.H.x_step, j
+    inner += (first + top) * x_step
+    if (slice == NULL or not plain or x_step < 0 or inner < p.x
+            or inner + (bottom - top - 1) * x_step + length > p.source.end):
+        bottom = top = 0
+    for j in range(top, bottom):
+        table[j] = inner + (j - top) * x_step
+    for j in range(n_rows):
+        if top <= j < bottom:
+            continue
+        row = input_row(p, slice, first + j)
+        if row == NULL:
+            table[j] = <const char *> zeros
+            continue
+        inner = row - p.W.before * <int64_t> sizeof(real)
+        if not plain or inner < p.x or inner + length > p.source.end:
+            fill_row(&p.source, cols, band + j * pitch, row, p.W.x_step, 0)
+            inner = <const char *> (band + j * pitch)
+        table[j] = inner
+
+
+cdef void run_padded(const RowPlan *q, const RowUnit *u, int64_t y) noexcept nogil:
+    """R output rows of a unit whose padding is masked."""
+    cdef const Problem *p = q.p
+    cdef const PaddedTile *tiles = &PADDED_TILES[q.R][0] if p.H.s == 1 else &STRIDED_TILES[0]
+    cdef const mask_vec *left = q.masks
+    cdef const mask_vec *every = q.masks + 2 * (p.W.k + 1)
+    cdef const mask_vec *right = every
+    cdef real *out = <real *> (u.y + y * p.H.y_step)
+    cdef int64_t x = 0, vectors = ceil_div(q.on, LANES), count = ceil_div(vectors, ROW_NV), nv, last
+    while count > 0:                 # tiles of nearly equal width
+        nv = ceil_div(vectors, count)
+        last = (nv - 1) * LANES
+        if count == 1:
+            last = q.on - LANES - x
+            right = q.masks + p.W.k + 1
+        tiles[ROW_NV - nv](u.table, y * p.H.s, q.n_outer, q.in_rows, p.H.k, p.W.k,
+                           p.w + u.channel * q.n_outer * p.H.k * p.W.k, u.bias, left, right,
+                           x * p.W.s * sizeof(real), last, out + x, p.H.y_step // <int64_t> sizeof(real))
+        left = every
+        x += nv * LANES
+        vectors -= nv
+        count -= 1
 
 
 cdef void run_rows(const RowPlan *q, const RowUnit *u, int R, int64_t y, char *workspace) noexcept nogil:
@@ -335,8 +443,17 @@ cdef void run_residues(const RowPlan *q, const RowUnit *u, int R, int64_t y, cha
     cdef int64_t below = min(R * f.H, f.height - (u.y0 + y) * f.H)       # output rows of these positions
     cdef char *out = u.y + y * p.H.y_step
     cdef int rx, v
+    # Whole rows of pairs can be written as they are made.
+    cdef bint pairs = (R == 4 and f.W == 2 and p.y_direct and not u.borders and below == R * f.H
+                       and u.cols >= ROW_NV_SHORTER * LANES and 2 * (u.x0 + u.cols) <= f.width)
     for i in range(f.H):
         x = 0
+        while pairs and x < u.cols:
+            x = min(x, u.cols - ROW_NV_SHORTER * LANES)
+            pairs_4(u.table + y, q.taps + first_tap[0], first_tap[1] - first_tap[0], first_tap[2] - first_tap[1],
+                    u.bias, x * sizeof(real), out + i * f.y_row + 2 * (u.x0 + x) * <int64_t> sizeof(real),
+                    f.H * f.y_row)
+            x += ROW_NV_SHORTER * LANES
         while x < u.cols:
             n = u.cols - x
             v = 0
@@ -471,6 +588,11 @@ cdef void run_image(const RowPlan *q, const RowUnit *u, char *workspace) noexcep
     cdef const Problem *p = q.p
     cdef int64_t d, y = 0
     cdef int rows
+    if q.padded:
+        while y < u.rows:
+            run_padded(q, u, min(y, u.rows - q.R))
+            y += q.R
+        return
     if q.R == 0:
         while y < u.rows:
             rows = 4 if u.rows - y >= 4 else 1

@@ -214,6 +214,7 @@ cdef inline void add_input_row(int first, int last, int NV, vec (*acc)[MAX_NV], 
             for v in range(NV):
                 acc[r][v] += ahead[v] * w[2 - r * kw]
         return
+    w = loaded_anew(w)
     for kx in range(kw):
         for v in range(NV):
             b[v] = load_once(x + v * next_vector)
@@ -468,6 +469,272 @@ ROW_TILES[2] = [rows_2_4, rows_2_3, rows_2_2, rows_2_1]
 ROW_TILES[1] = [rows_1_4, rows_1_3, rows_1_2, rows_1_1]
 
 
+# ---------------------------------------------------------------- R output rows, zero padding in registers
+
+# The rows are read where they lie, padding and all: whatever stands beyond a row's ends is masked off as it is loaded,
+# in the first vector of output columns and in the last one, which ends where the columns do and may overlap the one
+# before.
+# At stride 2 a pair of loaded vectors is parted into even and odd samples, and these serve two kernel columns.
+ctypedef void (*PaddedTile)(const char *const *, int64_t, int64_t, int64_t, int64_t, int64_t, const real *,
+                            const real *, const mask_vec *, const mask_vec *, int64_t, int64_t, real *,
+                            int64_t) noexcept nogil
+
+
+cdef inline void add_column(int S, int first, int last, int NV, vec (*acc)[MAX_NV], const vec *b, const real *w,
+                            int64_t kw) noexcept nogil:
+    cdef int r, v
+    for r in range(first, last):
+        for v in range(NV):
+            acc[r][v] += b[v] * w[-r * S * kw]
+
+
+cdef inline void add_shifted_column(int n, int first, int last, int NV, vec (*acc)[MAX_NV], const vec *a, vec end,
+                                    const real *w, int64_t kw) noexcept nogil:
+    cdef vec b[MAX_NV]
+    cdef int v
+    for v in range(NV - 1):
+        b[v] = shifted(a[v], a[v + 1], n)
+    b[NV - 1] = shifted(a[NV], end, n)
+    add_column(1, first, last, NV, acc, b, w, kw)
+
+
+cdef inline void add_padded_row(int S, bint sized, int first, int last, int NV, vec (*acc)[MAX_NV], const char *x,
+                                int64_t last_vector, const real *w, int64_t kw, const mask_vec *left,
+                                const mask_vec *right) noexcept nogil:
+    """add_input_row, at stride S; the last vector lies `last_vector` bytes from the first one."""
+    cdef vec a[MAX_NV]
+    cdef vec b[MAX_NV]
+    cdef vec end
+    cdef mask_vec order
+    cdef const char *p
+    cdef int64_t kx = 0
+    cdef int v
+    w = loaded_anew(w)
+    if S == 1 and SHIFTS:            # no more loads for the next columns: two of three would cross a cache line
+        for v in range(NV):
+            a[v] = load_once(x + v * sizeof(vec))
+        a[0] = masked(a[0], left[0])
+        b[NV - 1] = masked(load_once(x + last_vector), right[0])
+        end = masked(load_once(x + last_vector + sizeof(vec)), right[kw])
+        for v in range(NV - 1):
+            b[v] = a[v]
+        add_column(S, first, last, NV, acc, b, w, kw)
+        a[NV] = b[NV - 1]
+        if sized:
+            if kw > 1:
+                add_shifted_column(1, first, last, NV, acc, a, end, w + 1, kw)
+            if kw > 2:
+                add_shifted_column(2, first, last, NV, acc, a, end, w + 2, kw)
+            if kw > 3:
+                add_shifted_column(3, first, last, NV, acc, a, end, w + 3, kw)
+            if kw > 4:
+                add_shifted_column(4, first, last, NV, acc, a, end, w + 4, kw)
+            if kw > 5:
+                add_shifted_column(5, first, last, NV, acc, a, end, w + 5, kw)
+            if kw > 6:
+                add_shifted_column(6, first, last, NV, acc, a, end, w + 6, kw)
+            return
+        order = lanes_from(1)
+        for kx in range(1, kw):
+            for v in range(NV - 1):
+                b[v] = two_shifted(a[v], a[v + 1], order)
+            b[NV - 1] = two_shifted(a[NV], end, order)
+            add_column(S, first, last, NV, acc, b, w + kx, kw)
+            order = one_further(order)
+        return
+    if S == 1:
+        for kx in range(kw):
+            for v in range(NV):
+                b[v] = load_once(x + (last_vector if v == NV - 1 else v * <int64_t> sizeof(vec)))
+            b[0] = masked(b[0], left[kx])
+            b[NV - 1] = masked(b[NV - 1], right[kx])
+            add_column(S, first, last, NV, acc, b, w + kx, kw)
+            x += sizeof(real)
+        return
+    while kx + 1 < kw:
+        for v in range(NV):
+            p = x + (last_vector if v == NV - 1 else 2 * v * <int64_t> sizeof(vec))
+            a[v] = evens((<const vec *> p)[0], (<const vec *> p)[1])
+            b[v] = odds((<const vec *> p)[0], (<const vec *> p)[1])
+        a[0] = masked(a[0], left[kx])
+        a[NV - 1] = masked(a[NV - 1], right[kx])
+        b[0] = masked(b[0], left[kx + 1])
+        b[NV - 1] = masked(b[NV - 1], right[kx + 1])
+        add_column(S, first, last, NV, acc, a, w + kx, kw)
+        add_column(S, first, last, NV, acc, b, w + kx + 1, kw)
+        x += 2 * sizeof(real)
+        kx += 2
+    if kx < kw:                      # from one sample before, so that nothing is read past the last one
+        for v in range(NV):
+            p = x + (last_vector if v == NV - 1 else 2 * v * <int64_t> sizeof(vec)) - <int64_t> sizeof(real)
+            b[v] = odds((<const vec *> p)[0], (<const vec *> p)[1])
+        b[0] = masked(b[0], left[kx])
+        b[NV - 1] = masked(b[NV - 1], right[kx])
+        add_column(S, first, last, NV, acc, b, w + kx, kw)
+
+
+cdef inline void padded_tile(
+    int S, bint sized, int R, int NV,
+    const char *const *rows,     # as for row_tile
+    int64_t first, int64_t n_outer, int64_t outer_step, int64_t kh, int64_t kw,
+    const real *w, const real *bias,
+    const mask_vec *left, const mask_vec *right,     # for each kernel column: of the first vector, and of the last
+    int64_t x,                   # byte offset in every row
+    int64_t last,                # columns from the first to the last vector
+    real *sums, int64_t lds,
+) noexcept nogil:
+    """Needs kh >= (R - 1) * S, at S = 2 R = 2, and kw > 1."""
+    cdef vec acc[MAX_R][MAX_NV]
+    cdef const char *const *row
+    cdef const real *wi
+    cdef int64_t outer, i, last_vector = last * S * <int64_t> sizeof(real)
+    cdef int r, v
+    for r in range(R):
+        for v in range(NV):
+            acc[r][v] = vzero()
+    for r in range(R * S):           # the rows that the next output rows need
+        for v in range(NV * S):
+            prefetch(rows[first + kh + (R - 1) * S + r] + x + v * <int64_t> sizeof(vec))
+    wi = w
+    for outer in range(n_outer):
+        row = rows + outer * outer_step + first
+        if (R - 1) * S > 0:
+            add_padded_row(S, sized, 0, 1, NV, acc, row[0] + x, last_vector, wi, kw, left, right)
+            row += 1
+            wi += kw
+        if (R - 1) * S > 1:
+            add_padded_row(S, sized, 0, 3 - S, NV, acc, row[0] + x, last_vector, wi, kw, left, right)
+            row += 1
+            wi += kw
+        if (R - 1) * S > 2:
+            add_padded_row(S, sized, 0, 3, NV, acc, row[0] + x, last_vector, wi, kw, left, right)
+            row += 1
+            wi += kw
+        for i in range((R - 1) * S, kh):
+            add_padded_row(S, sized, 0, R, NV, acc, row[0] + x, last_vector, wi, kw, left, right)
+            row += 1
+            wi += kw
+        if (R - 1) * S > 0:
+            add_padded_row(S, sized, 1, R, NV, acc, row[0] + x, last_vector, wi, kw, left, right)
+        if (R - 1) * S > 1:
+            add_padded_row(S, sized, 3 - S, R, NV, acc, row[1] + x, last_vector, wi + kw, kw, left, right)
+        if (R - 1) * S > 2:
+            add_padded_row(S, sized, 3, R, NV, acc, row[2] + x, last_vector, wi + 2 * kw, kw, left, right)
+    if bias != NULL:
+        for r in range(R):
+            for v in range(NV):
+                acc[r][v] = acc[r][v] + bias[0]
+    for r in range(R):
+        for v in range(NV):
+            (<vec *> (sums + r * lds + (last if v == NV - 1 else v * LANES)))[0] = acc[r][v]
+
+
+cdef inline void sized_padded_tile(int S, int R, int NV, const char *const *rows, int64_t first, int64_t n_outer,
+                                   int64_t outer_step, int64_t kh, int64_t kw, const real *w, const real *bias,
+                                   const mask_vec *left, const mask_vec *right, int64_t x, int64_t last, real *sums,
+                                   int64_t lds) noexcept nogil:
+    if kh == 3 and kw == 3 and (R == 3 or S == 2):
+        padded_tile(S, True, R, NV, rows, first, n_outer, outer_step, 3, 3, w, bias, left, right, x, last, sums, lds)
+    elif kw == 5 and (R == 4 or S == 2):
+        padded_tile(S, True, R, NV, rows, first, n_outer, outer_step, kh, 5, w, bias, left, right, x, last, sums, lds)
+    elif kw == 7 and (R == 4 or S == 2):
+        padded_tile(S, True, R, NV, rows, first, n_outer, outer_step, kh, 7, w, bias, left, right, x, last, sums, lds)
+    else:
+        padded_tile(S, False, R, NV, rows, first, n_outer, outer_step, kh, kw, w, bias, left, right, x, last, sums, lds)
+
+
+cdef void padded_4_4(const char *const *rows, int64_t first, int64_t n_outer, int64_t outer_step, int64_t kh,
+                     int64_t kw, const real *w, const real *bias, const mask_vec *left, const mask_vec *right,
+                     int64_t x, int64_t last, real *sums, int64_t lds) noexcept nogil:
+    sized_padded_tile(1, 4, ROW_NV, rows, first, n_outer, outer_step, kh, kw, w, bias, left, right,
+                      x, last, sums, lds)
+
+
+cdef void padded_4_3(const char *const *rows, int64_t first, int64_t n_outer, int64_t outer_step, int64_t kh,
+                     int64_t kw, const real *w, const real *bias, const mask_vec *left, const mask_vec *right,
+                     int64_t x, int64_t last, real *sums, int64_t lds) noexcept nogil:
+    sized_padded_tile(1, 4, ROW_NV_SHORT, rows, first, n_outer, outer_step, kh, kw, w, bias, left, right,
+                      x, last, sums, lds)
+
+
+cdef void padded_4_2(const char *const *rows, int64_t first, int64_t n_outer, int64_t outer_step, int64_t kh,
+                     int64_t kw, const real *w, const real *bias, const mask_vec *left, const mask_vec *right,
+                     int64_t x, int64_t last, real *sums, int64_t lds) noexcept nogil:
+    sized_padded_tile(1, 4, ROW_NV_SHORTER, rows, first, n_outer, outer_step, kh, kw, w, bias, left, right,
+                      x, last, sums, lds)
+
+
+cdef void padded_3_4(const char *const *rows, int64_t first, int64_t n_outer, int64_t outer_step, int64_t kh,
+                     int64_t kw, const real *w, const real *bias, const mask_vec *left, const mask_vec *right,
+                     int64_t x, int64_t last, real *sums, int64_t lds) noexcept nogil:
+    sized_padded_tile(1, 3, ROW_NV, rows, first, n_outer, outer_step, kh, kw, w, bias, left, right,
+                      x, last, sums, lds)
+
+
+cdef void padded_3_3(const char *const *rows, int64_t first, int64_t n_outer, int64_t outer_step, int64_t kh,
+                     int64_t kw, const real *w, const real *bias, const mask_vec *left, const mask_vec *right,
+                     int64_t x, int64_t last, real *sums, int64_t lds) noexcept nogil:
+    sized_padded_tile(1, 3, ROW_NV_SHORT, rows, first, n_outer, outer_step, kh, kw, w, bias, left, right,
+                      x, last, sums, lds)
+
+
+cdef void padded_3_2(const char *const *rows, int64_t first, int64_t n_outer, int64_t outer_step, int64_t kh,
+                     int64_t kw, const real *w, const real *bias, const mask_vec *left, const mask_vec *right,
+                     int64_t x, int64_t last, real *sums, int64_t lds) noexcept nogil:
+    sized_padded_tile(1, 3, ROW_NV_SHORTER, rows, first, n_outer, outer_step, kh, kw, w, bias, left, right,
+                      x, last, sums, lds)
+
+
+cdef void padded_2_4(const char *const *rows, int64_t first, int64_t n_outer, int64_t outer_step, int64_t kh,
+                     int64_t kw, const real *w, const real *bias, const mask_vec *left, const mask_vec *right,
+                     int64_t x, int64_t last, real *sums, int64_t lds) noexcept nogil:
+    sized_padded_tile(1, 2, ROW_NV, rows, first, n_outer, outer_step, kh, kw, w, bias, left, right,
+                      x, last, sums, lds)
+
+
+cdef void padded_2_3(const char *const *rows, int64_t first, int64_t n_outer, int64_t outer_step, int64_t kh,
+                     int64_t kw, const real *w, const real *bias, const mask_vec *left, const mask_vec *right,
+                     int64_t x, int64_t last, real *sums, int64_t lds) noexcept nogil:
+    sized_padded_tile(1, 2, ROW_NV_SHORT, rows, first, n_outer, outer_step, kh, kw, w, bias, left, right,
+                      x, last, sums, lds)
+
+
+cdef void padded_2_2(const char *const *rows, int64_t first, int64_t n_outer, int64_t outer_step, int64_t kh,
+                     int64_t kw, const real *w, const real *bias, const mask_vec *left, const mask_vec *right,
+                     int64_t x, int64_t last, real *sums, int64_t lds) noexcept nogil:
+    sized_padded_tile(1, 2, ROW_NV_SHORTER, rows, first, n_outer, outer_step, kh, kw, w, bias, left, right,
+                      x, last, sums, lds)
+
+
+cdef void strided_2_4(const char *const *rows, int64_t first, int64_t n_outer, int64_t outer_step, int64_t kh,
+                      int64_t kw, const real *w, const real *bias, const mask_vec *left, const mask_vec *right,
+                      int64_t x, int64_t last, real *sums, int64_t lds) noexcept nogil:
+    sized_padded_tile(2, 2, ROW_NV, rows, first, n_outer, outer_step, kh, kw, w, bias, left, right,
+                      x, last, sums, lds)
+
+
+cdef void strided_2_3(const char *const *rows, int64_t first, int64_t n_outer, int64_t outer_step, int64_t kh,
+                      int64_t kw, const real *w, const real *bias, const mask_vec *left, const mask_vec *right,
+                      int64_t x, int64_t last, real *sums, int64_t lds) noexcept nogil:
+    sized_padded_tile(2, 2, ROW_NV_SHORT, rows, first, n_outer, outer_step, kh, kw, w, bias, left, right,
+                      x, last, sums, lds)
+
+
+cdef void strided_2_2(const char *const *rows, int64_t first, int64_t n_outer, int64_t outer_step, int64_t kh,
+                      int64_t kw, const real *w, const real *bias, const mask_vec *left, const mask_vec *right,
+                      int64_t x, int64_t last, real *sums, int64_t lds) noexcept nogil:
+    sized_padded_tile(2, 2, ROW_NV_SHORTER, rows, first, n_outer, outer_step, kh, kw, w, bias, left, right,
+                      x, last, sums, lds)
+
+
+cdef PaddedTile PADDED_TILES[5][3]   # by output rows and width
+PADDED_TILES[4] = [padded_4_4, padded_4_3, padded_4_2]
+PADDED_TILES[3] = [padded_3_4, padded_3_3, padded_3_2]
+PADDED_TILES[2] = [padded_2_4, padded_2_3, padded_2_2]
+cdef PaddedTile STRIDED_TILES[3]     # at stride 2: two output rows
+STRIDED_TILES = [strided_2_4, strided_2_3, strided_2_2]
+
+
 # ---------------------------------------------------------------- R output rows, taps from a list
 
 cdef struct Tap:
@@ -619,3 +886,55 @@ TAP_ROW_WIDTHS = [NV2, ROW_NV, ROW_NV_SHORTER, 1]
 cdef TapTile TAP_TILES[5][4]         # for 4 output rows or one, by width
 TAP_TILES[4] = [taps_4_4, taps_4_3, taps_4_2, taps_4_1]
 TAP_TILES[1] = [taps_1_4, taps_1_3, taps_1_2, taps_1_1]
+
+
+# ---------------------------------------------------------------- two residues of a strided gradient at once
+
+cdef inline void pair_tile(
+    int R, int NV,
+    const char *const *rows,
+    const Tap *taps, int64_t n_taps, int64_t n_next,     # of the even output columns, and behind them of the odd ones
+    const real *bias, int64_t x,
+    char *out, int64_t out_row,      # bytes
+) noexcept nogil:
+    """Both residues along W of R rows of positions, written into one another. (Where it is not told otherwise, gcc keeps
+    their sums on the stack.)"""
+    cdef vec even[4][MAX_NV]
+    cdef vec odd[4][MAX_NV]
+    cdef const char *p
+    cdef const char *const *tap_rows
+    cdef int64_t t
+    cdef int r, v
+    for r in range(R):
+        for v in range(NV):
+            even[r][v] = vzero()
+    for t in range(n_taps):
+        tap_rows = rows + taps[t].row
+        for r in range(R):
+            p = tap_rows[r] + taps[t].column + x
+            for v in range(NV):
+                even[r][v] += (<const vec *> p + v)[0] * taps[t].weight
+    for r in range(R):
+        for v in range(NV):
+            even[r][v] = in_register(even[r][v])
+            odd[r][v] = vzero()
+    taps += n_taps
+    for t in range(n_next):
+        tap_rows = rows + taps[t].row
+        for r in range(R):
+            p = tap_rows[r] + taps[t].column + x
+            for v in range(NV):
+                odd[r][v] += (<const vec *> p + v)[0] * taps[t].weight
+    for r in range(R):
+        for v in range(NV):
+            odd[r][v] = in_register(odd[r][v])
+            if bias != NULL:
+                even[r][v] = even[r][v] + bias[0]
+                odd[r][v] = odd[r][v] + bias[0]
+            (<vec *> (out + r * out_row) + 2 * v)[0] = zipped_first(even[r][v], odd[r][v])
+            (<vec *> (out + r * out_row) + 2 * v + 1)[0] = zipped_second(even[r][v], odd[r][v])
+
+
+cdef void pairs_4(const char *const *rows, const Tap *taps, int64_t n_taps, int64_t n_next, const real *bias, int64_t x,
+                  char *out, int64_t out_row) noexcept nogil:
+    pair_tile(4, ROW_NV_SHORTER, rows, taps, n_taps, n_next, bias, x, out, out_row)

@@ -195,12 +195,16 @@ PYCONV_INLINE void copy_reals(real *to, const real *from, int64_t n) {
 #define PYCONV_EVENS 0, 2
 #define PYCONV_ODDS 1, 3
 #endif
+PYCONV_INLINE vec evens(vec a, vec b) { return __builtin_shufflevector(a, b, PYCONV_EVENS); }
+
+PYCONV_INLINE vec odds(vec a, vec b) { return __builtin_shufflevector(a, b, PYCONV_ODDS); }
+
 /* Every second real of 2 n, from the first: stride 2, by shuffles. Reads whole pairs of vectors where `beyond` lets it. */
 PYCONV_INLINE void copy_every_second(real *to, const real *from, int64_t n, int beyond) {
     int64_t i = 0, end = beyond ? n : n - PYCONV_LANES;
     for (; i < end; i += PYCONV_LANES) {
         const vec *p = (const vec *)(from + 2 * i);
-        *(vec *)(to + i) = __builtin_shufflevector(p[0], p[1], PYCONV_EVENS);
+        *(vec *)(to + i) = evens(p[0], p[1]);
     }
     for (; i < n; i++) to[i] = from[2 * i];
 }
@@ -239,6 +243,8 @@ PYCONV_INLINE mask_vec lanes_from(int n) {
     return m;
 }
 
+PYCONV_INLINE mask_vec one_further(mask_vec order) { return order + 1; }
+
 PYCONV_INLINE mask_vec two_further(mask_vec order) { return order + 2; }
 
 #if defined(__AVX512F__) && !defined(PYCONV_I64)
@@ -247,11 +253,25 @@ PYCONV_INLINE mask_vec two_further(mask_vec order) { return order + 2; }
 PYCONV_INLINE vec two_shifted(vec a, vec b, mask_vec order) {
     return (vec)_mm512_permutex2var_ps((__m512)a, (__m512i)order, (__m512)b);
 }
+#define PYCONV_SHIFT(n) (vec)_mm512_alignr_epi32((__m512i)b, (__m512i)a, n)
 #else
 PYCONV_INLINE vec two_shifted(vec a, vec b, mask_vec order) {
     return (vec)_mm512_permutex2var_pd((__m512d)a, (__m512i)order, (__m512d)b);
 }
+#define PYCONV_SHIFT(n) (vec)_mm512_alignr_epi64((__m512i)b, (__m512i)a, n)
 #endif
+/* The same, from lane n on, which is a constant once it is inlined. */
+PYCONV_INLINE vec shifted(vec a, vec b, int n) {
+    switch (n) {
+    case 1: return PYCONV_SHIFT(1);
+    case 2: return PYCONV_SHIFT(2);
+    case 3: return PYCONV_SHIFT(3);
+    case 4: return PYCONV_SHIFT(4);
+    case 5: return PYCONV_SHIFT(5);
+    case 6: return PYCONV_SHIFT(6);
+    default: return two_shifted(a, b, lanes_from(n));
+    }
+}
 #else
 #define PYCONV_SHIFTS 0
 PYCONV_INLINE vec two_shifted(vec a, vec b, mask_vec order) {
@@ -259,6 +279,7 @@ PYCONV_INLINE vec two_shifted(vec a, vec b, mask_vec order) {
     for (int i = 0; i < PYCONV_LANES; i++) v[i] = order[i] < PYCONV_LANES ? a[order[i]] : b[order[i] - PYCONV_LANES];
     return v;
 }
+PYCONV_INLINE vec shifted(vec a, vec b, int n) { return two_shifted(a, b, lanes_from(n)); }
 #endif
 
 /* Of samples x, x + 1, ... and x + 2, x + 3, ...: x + 1, x + 2, ... */
@@ -340,6 +361,10 @@ PYCONV_INLINE void store_every_second(real *to, const real *from, int64_t n) {
 #define PYCONV_ZIP_FIRST 0, 2
 #define PYCONV_ZIP_SECOND 1, 3
 #endif
+
+PYCONV_INLINE vec zipped_first(vec a, vec b) { return __builtin_shufflevector(a, b, PYCONV_ZIP_FIRST); }
+
+PYCONV_INLINE vec zipped_second(vec a, vec b) { return __builtin_shufflevector(a, b, PYCONV_ZIP_SECOND); }
 
 /* n reals: a[0], b[0], a[1], b[1], ... */
 PYCONV_INLINE void store_pairs(real *to, const real *a, const real *b, int64_t n) {
@@ -443,6 +468,19 @@ PYCONV_INLINE vec load_once(const char *p) {
     vec v = *(const vec *)p;
     PYCONV_OPAQUE(v);
     return v;
+}
+
+/* A value that is in a register by now. */
+PYCONV_INLINE vec in_register(vec v) {
+    PYCONV_OPAQUE(v);
+    return v;
+}
+
+/* Weights whose address is opaque. A kernel row meets several input rows: left alone, gcc keeps its weights from one to
+ * the next, on the stack for want of registers, and sums with them. */
+PYCONV_INLINE const real *loaded_anew(const real *w) {
+    __asm__("" : "+r"(w));
+    return w;
 }
 
 PYCONV_INLINE void prefetch(const char *p) { __builtin_prefetch(p); }

@@ -8,7 +8,8 @@
 #            gradients of R output channels, one position after the other. Its sums lie kernel first, channels last.
 #            Positions where a tap reads nothing but zero padding are left out, if gradients are finite.
 # by dots    Few input channels: vectors over output columns, R gradients x T taps of dot products, lanes added at the
-#            end. Columns past a row's end are masked in both, since what the input holds there may be a NaN.
+#            end. Columns past a row's end are masked in both, since what the input holds there may be a NaN. Depthwise
+#            3 x 3 layers at stride 2 read the rows where they lie, and part even and odd columns in registers.
 
 cdef enum:
     CHUNK_BAND_BYTES = 393216
@@ -37,6 +38,9 @@ cdef struct WeightPlan:
     int64_t fill_pitch
     int64_t units
     int64_t *columns                 # by lanes: byte offset of each output column
+    bint strided                     # by dots, the input's rows read in place
+    mask_vec *masks                  # then: for each kernel column, of the first vector of outputs; and of the last
+    int64_t at_table
     int64_t at_band, at_fill, at_map, at_gradient, at_sums, workspace
 
 
@@ -87,6 +91,9 @@ cdef bint plan_weights(WeightPlan *q, Problem *p, int workers) noexcept nogil:
         q.at_gradient = q.at_map + round_up(
             q.band.fx.count * (sizeof(ColumnMap) + q.band.pitch * sizeof(int64_t)), LINE)
         q.band.at_band, q.band.at_maps = q.at_band, q.at_map
+        if q.strided:
+            q.at_table = q.at_gradient
+            q.at_gradient = round_up(q.at_table + q.band.band_rows * sizeof(char *), LINE)
         dots = q.rows * round_up(q.cols, LANES)
         q.at_sums = q.at_gradient + round_up(sizeof(real) * q.o_block * dots, LINE)
     q.workspace = q.at_sums + round_up(sizeof(real) * q.o_block * q.slots * q.width, LINE)
@@ -146,6 +153,8 @@ cdef bint plan_dots(WeightPlan *q) noexcept nogil:
     cdef const Problem *p = q.band.p
     cdef ChannelPlan *band = &q.band
     cdef int64_t budget = CHUNK_BAND_BYTES // sizeof(real), planes
+    if masks_strided(p):
+        return plan_strided(q)
     if not (find_phases(&band.phases[0], p.H.k, p.H.s, p.H.d, False)
             and find_phases(&band.phases[1], p.W.k, p.W.s, p.W.d, False)):
         return False
@@ -166,8 +175,41 @@ cdef bint plan_dots(WeightPlan *q) noexcept nogil:
     return table_taps(band)
 
 
+cdef bint masks_strided(const Problem *p) noexcept nogil:
+    """Whether it is a depthwise 3 x 3 layer at stride 2, the padding in the first and last vector of outputs only."""
+    cdef int64_t inner = (ceil_div(p.W.on, LANES) - 1) * LANES - 1       # the last column before those of the last one
+    return (p.O == p.C == 1 and p.n_outer == 0 and p.H.k == p.W.k == 3 and p.H.s == p.W.s == 2 and p.H.d == p.W.d == 1
+            and LANES < p.W.on <= CHUNK_COLUMNS and p.W.boundary == CONSTANT and p.constant[0] == 0
+            and 0 <= p.W.before <= LANES and 2 * inner + 2 - p.W.before < p.W.n)
+
+
+cdef bint plan_strided(WeightPlan *q) noexcept nogil:
+    cdef const Problem *p = q.band.p
+    cdef ChannelPlan *band = &q.band
+    cdef int64_t vectors = ceil_div(p.W.on, LANES), last = (vectors - 1) * LANES, kx, begin, end
+    q.strided = True
+    band.fy.count = band.fx.count = 1
+    band.pitch = 2 * vectors * LANES + LANES
+    q.rows = max(1, min(p.H.on, CHUNK_BAND_BYTES // <int64_t> sizeof(real) // band.pitch // 2 - 1))
+    q.rows = ceil_div(p.H.on, ceil_div(p.H.on, q.rows))
+    q.cols = p.W.on
+    band.band_rows = 2 * q.rows + 2                  # the first one is of zeros
+    band.channel = band.band_rows * band.pitch
+    q.c_block, q.c_blocks, q.slots, q.width = 1, 1, 1, 9
+    q.masks = <mask_vec *> malloc(6 * sizeof(mask_vec))
+    if q.masks == NULL:
+        return False
+    for kx in range(3):
+        begin = ceil_div(max(p.W.before - kx, 0), 2)
+        end = min(p.W.on, ceil_div(max(p.W.n + p.W.before - kx, 0), 2))
+        fill_mask(<real *> (q.masks + kx), LANES, LANES, begin, end)
+        fill_mask(<real *> (q.masks + 3 + kx), LANES, LANES, begin - last, end - last)
+    return True
+
+
 cdef void free_weights(WeightPlan *q) noexcept nogil:
     free_channels(&q.band)
+    free(q.masks)
     free(q.columns)
 
 
@@ -555,6 +597,9 @@ cdef void add_dots(const WeightPlan *q, const WeightUnit *u, char *workspace, re
     cdef const char *x
     cdef const char *g
     cdef int64_t o = u.o0, c, taps = band.n_taps
+    if q.strided:
+        add_strided(q, u, workspace, sums)
+        return
     memset(&b, 0, <char *> &b.y - <char *> &b)
     b.map, b.maps = u.n * p.outer_size + u.z, 1
     b.group, b.x0, b.y0 = u.group, u.x0, u.y0
@@ -620,3 +665,81 @@ cdef void add_kernel_rows(const WeightPlan *q, const WeightUnit *u, const char *
         add_products(&ONE_DOTS, g, 0, u.g_row, x, taps, (p.H.k - ky) * kw, x_row, u.rows, u.cols, sums, 0)
         taps += (p.H.k - ky) * kw
         sums += (p.H.k - ky) * kw
+
+
+cdef inline void add_parted_row(const vec *g, vec *acc, vec *next_acc, const char *x,
+                                const mask_vec *mask) noexcept nogil:
+    """An input row's products with the vector g[0] of one gradient row, and with g[1] of the next one. It meets them in
+    different kernel rows, or only one of them: the other sums are NULL then."""
+    cdef vec b[3]
+    cdef int t
+    b[0] = evens((<const vec *> x)[0], (<const vec *> x)[1])
+    b[1] = odds((<const vec *> x)[0], (<const vec *> x)[1])
+    x += sizeof(real)
+    b[2] = odds((<const vec *> x)[0], (<const vec *> x)[1])
+    for t in range(3):
+        if mask != NULL:
+            b[t] = masked(b[t], mask[t])
+        if acc != NULL:
+            acc[t] += g[0] * b[t]
+        if next_acc != NULL:
+            next_acc[t] += g[1] * b[t]
+
+
+cdef inline void add_parted_rows(int R, const vec *g, vec *acc, const char *const *rows, int64_t x,
+                                 const mask_vec *mask) noexcept nogil:
+    """R output rows, one or two, of which the first meets rows[0] in the first kernel row."""
+    add_parted_row(g, acc, NULL, rows[0] + x, mask)
+    add_parted_row(g, acc + 3, NULL, rows[1] + x, mask)
+    add_parted_row(g, acc + 6, acc if R == 2 else NULL, rows[2] + x, mask)
+    if R == 2:
+        add_parted_row(g, NULL, acc + 3, rows[3] + x, mask)
+        add_parted_row(g, NULL, acc + 6, rows[4] + x, mask)
+
+
+cdef inline void add_strided_rows(int R, const char *g, int64_t g_row, vec *acc, const char *const *rows,
+                                  int64_t vectors, const mask_vec *masks, mask_vec tail) noexcept nogil:
+    cdef vec a[2]
+    cdef int64_t v
+    cdef int r
+    for r in range(R):
+        a[r] = load_once(g + r * g_row)
+    add_parted_rows(R, a, acc, rows, 0, masks)
+    for v in range(1, vectors - 1):
+        for r in range(R):
+            a[r] = load_once(g + r * g_row + v * sizeof(vec))
+        add_parted_rows(R, a, acc, rows, 2 * v * sizeof(vec), NULL)
+    v = vectors - 1
+    for r in range(R):
+        a[r] = masked(load_once(g + r * g_row + v * sizeof(vec)), tail)
+    add_parted_rows(R, a, acc, rows, 2 * v * sizeof(vec), masks + 3)
+
+
+cdef void add_strided(const WeightPlan *q, const WeightUnit *u, char *workspace, real *sums) noexcept nogil:
+    """Stride 2, 3 x 3, one input and one output channel: an input row is parted once for two output rows."""
+    cdef const Problem *p = q.band.p
+    cdef ColumnMap *cols = <ColumnMap *> (workspace + q.at_map)
+    cdef real *band = <real *> (workspace + q.at_band)
+    cdef const char **table = <const char **> (workspace + q.at_table)
+    cdef vec acc[9 + 15]             # and room for whole squares of them
+    cdef int64_t pitch = q.band.pitch, vectors = ceil_div(u.cols, LANES), y = 0
+    cdef mask_vec tail = first_lanes(u.cols - (vectors - 1) * LANES)
+    cdef int i
+    cols.sample = <int64_t *> (cols + 1)
+    map_columns(cols, -p.W.before, 1, 2 * u.cols + 1, p.W.n, CONSTANT, 1)
+    fill_constant(band, pitch, 0)
+    name_padded_rows(p, input_slice(p, u.n, u.group, u.z, 0), 2 * u.y0 - p.H.before, 2 * u.rows + 1, cols,
+                     pitch * sizeof(real), table, band, band + pitch, pitch)
+    for i in range(9 + 15):
+        acc[i] = vzero()
+    while y + 2 <= u.rows:
+        add_strided_rows(2, u.g + y * u.g_row, u.g_row, acc, table + 2 * y, vectors, q.masks, tail)
+        y += 2
+    if y < u.rows:
+        add_strided_rows(1, u.g + y * u.g_row, u.g_row, acc, table + 2 * y, vectors, q.masks, tail)
+    i = 0
+    while i < 9:
+        acc[i] = sum_each(acc + i)
+        i += LANES
+    for i in range(9):
+        sums[i] += (<real *> &acc[i // LANES * LANES])[i % LANES]
