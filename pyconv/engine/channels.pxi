@@ -24,6 +24,7 @@ cdef double CYCLES_TO_TURN = 0.4
 cdef double CYCLES_TO_TURN_EXCHANGED = 0.5
 cdef double CYCLES_A_TURNED_WEIGHT = 0.05
 cdef double CYCLES_TO_TURN_OUTPUT = 0.6
+cdef double CYCLES_TO_SCATTER = 5    # an output, where those of all channels go to single places in the same cache sets
 cdef double FOREVER = 1e300
 
 cdef enum:
@@ -39,6 +40,7 @@ cdef enum:
     SERIAL_BELOW = 200000            # multiply-adds: less than the start of a second thread costs
     BRIEF = 1000000000               # multiply-adds: some 10 ms
     OUTPUT_NV = 2                    # vectors of output channels (outputs.pxi)
+    PAIR_NV = 4                      # and those of two blocks of them
     OUTPUT_SUMS_BYTES = 262144       # of the positions of a unit, for one tile's output channels
 
 
@@ -164,16 +166,16 @@ cdef inline double cycles_to_exchange(const Problem *p, int64_t n_taps) noexcept
     return weights * (cycles + 0.5 * (weights * sizeof(real) > 4e6))
 
 
-cdef inline int64_t line_cycles(int64_t n) noexcept nogil:
-    """A tap of n positions in a line, for one tile's output channels: fewer than four in a tile wait for each other."""
+cdef inline double line_cycles(int64_t n) noexcept nogil:
+    """A tap of n positions in a line, for one block of output channels. Fewer than four in a tile would wait for each
+    other; of two blocks at once it takes two."""
     cdef int64_t tiles = ceil_div(n, POSITIONS)
-    return max(n, 4 * tiles) + tiles
+    return max(n, 2 * tiles) + 0.5 if n <= PAIR_POSITIONS else max(n, 4 * tiles) + tiles
 
 
-cdef inline int64_t direction_cycles(const Lattice *g, int a) noexcept nogil:
+cdef inline double direction_cycles(const Lattice *g, int a) noexcept nogil:
     """Of all positions, in tiles along axis a. Those down the rows read as many cache lines as they have positions."""
-    cdef int64_t cycles = g.n[(a + 1) % 3] * g.n[(a + 2) % 3] * line_cycles(g.n[a])
-    return cycles + cycles // 4 if a == 1 else cycles
+    return g.n[(a + 1) % 3] * g.n[(a + 2) % 3] * line_cycles(g.n[a]) * (1.25 if a == 1 else 1)
 
 
 cdef int best_direction(const Lattice *g) noexcept nogil:
@@ -262,10 +264,11 @@ cdef void consider_exact(ChannelPlan *q, ChannelPlan *best, int64_t maps, int64_
         g.n[1] = min(rows, of_rows)
         for j in range(q.n_pieces_x):
             g.n[2] = q.pieces_x[j].stop - q.pieces_x[j].first
-            multiply += (<double> direction_cycles(&g, best_direction(&g)) * of_rows / g.n[1]
+            multiply += (direction_cycles(&g, best_direction(&g)) * of_rows / g.n[1]
                          * (q.pieces_y[i].end - q.pieces_y[i].begin) * (q.pieces_x[j].end - q.pieces_x[j].begin))
     unit = q.o_block * (p.C * (multiply / q.row_blocks / (OUTPUT_NV * LANES) + q.n_taps * cycles_to_turn(p))
-                        + maps * rows * p.W.on * CYCLES_TO_TURN_OUTPUT)
+                        + maps * rows * p.W.on * (CYCLES_TO_TURN_OUTPUT + CYCLES_TO_SCATTER
+                                                  * (not p.y_direct and p.y_channel % PAGE == 0)))
     q.cycles = ceil_div(q.units, q.workers) * unit
     if q.cycles < best.cycles:
         best[0] = q[0]
@@ -348,7 +351,7 @@ cdef void consider(ChannelPlan *q, ChannelPlan *best, int64_t maps, int64_t rows
     q.o_blocks = ceil_div(p.O, q.o_block)
     q.units = q.map_blocks * p.groups * q.row_blocks * q.col_blocks * q.o_blocks
     unit = p.C * copy + round_up(min(q.o_block, p.O), LANES) * (
-        p.C * q.n_taps * (<double> direction_cycles(&g, best_direction(&g)) / (OUTPUT_NV * LANES) + cycles_to_turn(p))
+        p.C * q.n_taps * (direction_cycles(&g, best_direction(&g)) / (OUTPUT_NV * LANES) + cycles_to_turn(p))
         + maps * rows * cols * (CYCLES_TO_TURN_OUTPUT + (q.c_blocks - 1) * CYCLES_TO_PASS / LANES))
     q.cycles = ceil_div(q.units, q.workers) * unit
     if q.cycles < best.cycles:
@@ -498,13 +501,13 @@ cdef bint plan_channels(ChannelPlan *q, Problem *p, int workers) noexcept nogil:
     q.at_scratch = q.at_sums
     if q.by_outputs:
         q.slots = round_up(q.maps * q.rows * q.cols, LANES)
-        q.at_scratch += round_up(sizeof(real) * q.slots * (q.o_block if q.c_blocks > 1 else OUTPUT_NV * LANES), LINE)
+        q.at_scratch += round_up(sizeof(real) * q.slots * (q.o_block if q.c_blocks > 1 else PAIR_NV * LANES), LINE)
     elif q.c_blocks > 1:
         q.at_scratch += round_up(sizeof(real) * q.o_block * q.lds, LINE)
     q.at_turned = q.at_scratch + sizeof(real) * MAX_R * MAX_NV * LANES
     q.at_table = q.at_turned
     if q.by_outputs and p.packed == NULL:
-        q.at_table += round_up(sizeof(real) * turned_channels(q) * q.n_taps * OUTPUT_NV * LANES, LINE)
+        q.at_table += round_up(sizeof(real) * turned_channels(q) * q.n_taps * PAIR_NV * LANES, LINE)
     q.at_maps = q.at_table
     if q.by_outputs:
         q.at_maps += round_up(q.n_taps * sizeof(OutputTap), LINE)

@@ -1,4 +1,4 @@
-# Vectors over output channels: a tile is up to 14 positions x 2 vectors of output channels. Each position's sample is
+# Vectors over output channels: a tile is up to 14 positions x 2 vectors of output channels, or 6 x 4. Each position's sample is
 # broadcast, so the input needs no vectors. Plain reals are read where they lie, whatever the strides, a piece of the
 # output after the other: the inner positions, which have all taps, then those along a border of zeros, and in its
 # corners. There is no band, nothing reads padding, and no sum is computed in vain. Anything else (other dtypes and
@@ -22,12 +22,14 @@ cdef inline void output_tile(
     int64_t n_channels,
     int64_t plane,               # bytes from channel to channel
     const char *w, int64_t ldw,  # weights of the output channels at tap 0, and bytes to the next input channel's
+    int64_t w_pair,              # and to those of vectors 2 and 3
     bint resume,                 # continue the sums found in `sums`
     real *sums, int64_t lds,     # of position 0, and the distance to the next one's
+    int64_t pair,                # and to those of vectors 2 and 3
 ) noexcept nogil:
     """The same sums as channel_tile's, the two factors changed over."""
-    cdef vec acc[MAX_POSITIONS][OUTPUT_NV]
-    cdef vec b[OUTPUT_NV]
+    cdef vec acc[MAX_POSITIONS][PAIR_NV]
+    cdef vec b[PAIR_NV]
     cdef const char *sample
     cdef int p, v
     cdef int64_t c, t
@@ -37,13 +39,13 @@ cdef inline void output_tile(
     if resume:
         for p in range(P):
             for v in range(NV):
-                acc[p][v] = (<const vec *> (sums + p * lds) + v)[0]
+                acc[p][v] = (<const vec *> (sums + p * lds + v // 2 * pair) + v % 2)[0]
     if n_taps == 1:
         x += taps[0].x
         w += taps[0].w
         for c in range(n_channels):
             for v in range(NV):
-                b[v] = (<const vec *> w + v)[0]
+                b[v] = (<const vec *> (w + v // 2 * w_pair) + v % 2)[0]
             sample = x
             for p in range(P):
                 for v in range(NV):
@@ -55,7 +57,7 @@ cdef inline void output_tile(
         for c in range(n_channels):
             for t in range(n_taps):
                 for v in range(NV):
-                    b[v] = (<const vec *> (w + taps[t].w) + v)[0]
+                    b[v] = (<const vec *> (w + taps[t].w + v // 2 * w_pair) + v % 2)[0]
                 sample = x + taps[t].x
                 for p in range(P):
                     for v in range(NV):
@@ -65,71 +67,88 @@ cdef inline void output_tile(
             w += ldw
     for p in range(P):
         for v in range(NV):
-            (<vec *> (sums + p * lds) + v)[0] = acc[p][v]
+            (<vec *> (sums + p * lds + v // 2 * pair) + v % 2)[0] = acc[p][v]
 
 
 cdef void outputs_2(int64_t P, const char *x, int64_t step, const OutputTap *taps, int64_t n_taps, int64_t n_channels,
                     int64_t plane, const char *w, int64_t ldw, bint resume, real *sums, int64_t lds) noexcept nogil:
     if POSITIONS >= 14 and P == 14:
-        output_tile(14, 2, x, step, taps, n_taps, n_channels, plane, w, ldw, resume, sums, lds)
+        output_tile(14, 2, x, step, taps, n_taps, n_channels, plane, w, ldw, 0, resume, sums, lds, 0)
     elif POSITIONS >= 13 and P == 13:
-        output_tile(13, 2, x, step, taps, n_taps, n_channels, plane, w, ldw, resume, sums, lds)
+        output_tile(13, 2, x, step, taps, n_taps, n_channels, plane, w, ldw, 0, resume, sums, lds, 0)
     elif POSITIONS >= 12 and P == 12:
-        output_tile(12, 2, x, step, taps, n_taps, n_channels, plane, w, ldw, resume, sums, lds)
+        output_tile(12, 2, x, step, taps, n_taps, n_channels, plane, w, ldw, 0, resume, sums, lds, 0)
     elif POSITIONS >= 11 and P == 11:
-        output_tile(11, 2, x, step, taps, n_taps, n_channels, plane, w, ldw, resume, sums, lds)
+        output_tile(11, 2, x, step, taps, n_taps, n_channels, plane, w, ldw, 0, resume, sums, lds, 0)
     elif POSITIONS >= 10 and P == 10:
-        output_tile(10, 2, x, step, taps, n_taps, n_channels, plane, w, ldw, resume, sums, lds)
+        output_tile(10, 2, x, step, taps, n_taps, n_channels, plane, w, ldw, 0, resume, sums, lds, 0)
     elif POSITIONS >= 9 and P == 9:
-        output_tile(9, 2, x, step, taps, n_taps, n_channels, plane, w, ldw, resume, sums, lds)
+        output_tile(9, 2, x, step, taps, n_taps, n_channels, plane, w, ldw, 0, resume, sums, lds, 0)
     elif POSITIONS >= 8 and P == 8:
-        output_tile(8, 2, x, step, taps, n_taps, n_channels, plane, w, ldw, resume, sums, lds)
+        output_tile(8, 2, x, step, taps, n_taps, n_channels, plane, w, ldw, 0, resume, sums, lds, 0)
     elif POSITIONS >= 7 and P == 7:
-        output_tile(7, 2, x, step, taps, n_taps, n_channels, plane, w, ldw, resume, sums, lds)
+        output_tile(7, 2, x, step, taps, n_taps, n_channels, plane, w, ldw, 0, resume, sums, lds, 0)
     elif POSITIONS >= 6 and P == 6:
-        output_tile(6, 2, x, step, taps, n_taps, n_channels, plane, w, ldw, resume, sums, lds)
+        output_tile(6, 2, x, step, taps, n_taps, n_channels, plane, w, ldw, 0, resume, sums, lds, 0)
     elif POSITIONS >= 5 and P == 5:
-        output_tile(5, 2, x, step, taps, n_taps, n_channels, plane, w, ldw, resume, sums, lds)
+        output_tile(5, 2, x, step, taps, n_taps, n_channels, plane, w, ldw, 0, resume, sums, lds, 0)
     elif P == 4:
-        output_tile(4, 2, x, step, taps, n_taps, n_channels, plane, w, ldw, resume, sums, lds)
+        output_tile(4, 2, x, step, taps, n_taps, n_channels, plane, w, ldw, 0, resume, sums, lds, 0)
     elif P == 3:
-        output_tile(3, 2, x, step, taps, n_taps, n_channels, plane, w, ldw, resume, sums, lds)
+        output_tile(3, 2, x, step, taps, n_taps, n_channels, plane, w, ldw, 0, resume, sums, lds, 0)
     elif P == 2:
-        output_tile(2, 2, x, step, taps, n_taps, n_channels, plane, w, ldw, resume, sums, lds)
+        output_tile(2, 2, x, step, taps, n_taps, n_channels, plane, w, ldw, 0, resume, sums, lds, 0)
     elif P == 1:
-        output_tile(1, 2, x, step, taps, n_taps, n_channels, plane, w, ldw, resume, sums, lds)
+        output_tile(1, 2, x, step, taps, n_taps, n_channels, plane, w, ldw, 0, resume, sums, lds, 0)
+
+
+cdef void outputs_4(int64_t P, const char *x, int64_t step, const OutputTap *taps, int64_t n_taps, int64_t n_channels,
+                    int64_t plane, const char *w, int64_t ldw, int64_t w_pair, bint resume, real *sums, int64_t lds,
+                    int64_t pair) noexcept nogil:
+    if PAIR_POSITIONS >= 6 and P == 6:
+        output_tile(6, PAIR_NV, x, step, taps, n_taps, n_channels, plane, w, ldw, w_pair, resume, sums, lds, pair)
+    elif PAIR_POSITIONS >= 5 and P == 5:
+        output_tile(5, PAIR_NV, x, step, taps, n_taps, n_channels, plane, w, ldw, w_pair, resume, sums, lds, pair)
+    elif PAIR_POSITIONS >= 4 and P == 4:
+        output_tile(4, PAIR_NV, x, step, taps, n_taps, n_channels, plane, w, ldw, w_pair, resume, sums, lds, pair)
+    elif PAIR_POSITIONS >= 3 and P == 3:
+        output_tile(3, PAIR_NV, x, step, taps, n_taps, n_channels, plane, w, ldw, w_pair, resume, sums, lds, pair)
+    elif P == 2:
+        output_tile(2, PAIR_NV, x, step, taps, n_taps, n_channels, plane, w, ldw, w_pair, resume, sums, lds, pair)
+    elif P == 1:
+        output_tile(1, PAIR_NV, x, step, taps, n_taps, n_channels, plane, w, ldw, w_pair, resume, sums, lds, pair)
 
 
 cdef void outputs_1(int64_t P, const char *x, int64_t step, const OutputTap *taps, int64_t n_taps, int64_t n_channels,
                     int64_t plane, const char *w, int64_t ldw, bint resume, real *sums, int64_t lds) noexcept nogil:
     if POSITIONS >= 14 and P == 14:
-        output_tile(14, 1, x, step, taps, n_taps, n_channels, plane, w, ldw, resume, sums, lds)
+        output_tile(14, 1, x, step, taps, n_taps, n_channels, plane, w, ldw, 0, resume, sums, lds, 0)
     elif POSITIONS >= 13 and P == 13:
-        output_tile(13, 1, x, step, taps, n_taps, n_channels, plane, w, ldw, resume, sums, lds)
+        output_tile(13, 1, x, step, taps, n_taps, n_channels, plane, w, ldw, 0, resume, sums, lds, 0)
     elif POSITIONS >= 12 and P == 12:
-        output_tile(12, 1, x, step, taps, n_taps, n_channels, plane, w, ldw, resume, sums, lds)
+        output_tile(12, 1, x, step, taps, n_taps, n_channels, plane, w, ldw, 0, resume, sums, lds, 0)
     elif POSITIONS >= 11 and P == 11:
-        output_tile(11, 1, x, step, taps, n_taps, n_channels, plane, w, ldw, resume, sums, lds)
+        output_tile(11, 1, x, step, taps, n_taps, n_channels, plane, w, ldw, 0, resume, sums, lds, 0)
     elif POSITIONS >= 10 and P == 10:
-        output_tile(10, 1, x, step, taps, n_taps, n_channels, plane, w, ldw, resume, sums, lds)
+        output_tile(10, 1, x, step, taps, n_taps, n_channels, plane, w, ldw, 0, resume, sums, lds, 0)
     elif POSITIONS >= 9 and P == 9:
-        output_tile(9, 1, x, step, taps, n_taps, n_channels, plane, w, ldw, resume, sums, lds)
+        output_tile(9, 1, x, step, taps, n_taps, n_channels, plane, w, ldw, 0, resume, sums, lds, 0)
     elif POSITIONS >= 8 and P == 8:
-        output_tile(8, 1, x, step, taps, n_taps, n_channels, plane, w, ldw, resume, sums, lds)
+        output_tile(8, 1, x, step, taps, n_taps, n_channels, plane, w, ldw, 0, resume, sums, lds, 0)
     elif POSITIONS >= 7 and P == 7:
-        output_tile(7, 1, x, step, taps, n_taps, n_channels, plane, w, ldw, resume, sums, lds)
+        output_tile(7, 1, x, step, taps, n_taps, n_channels, plane, w, ldw, 0, resume, sums, lds, 0)
     elif POSITIONS >= 6 and P == 6:
-        output_tile(6, 1, x, step, taps, n_taps, n_channels, plane, w, ldw, resume, sums, lds)
+        output_tile(6, 1, x, step, taps, n_taps, n_channels, plane, w, ldw, 0, resume, sums, lds, 0)
     elif POSITIONS >= 5 and P == 5:
-        output_tile(5, 1, x, step, taps, n_taps, n_channels, plane, w, ldw, resume, sums, lds)
+        output_tile(5, 1, x, step, taps, n_taps, n_channels, plane, w, ldw, 0, resume, sums, lds, 0)
     elif P == 4:
-        output_tile(4, 1, x, step, taps, n_taps, n_channels, plane, w, ldw, resume, sums, lds)
+        output_tile(4, 1, x, step, taps, n_taps, n_channels, plane, w, ldw, 0, resume, sums, lds, 0)
     elif P == 3:
-        output_tile(3, 1, x, step, taps, n_taps, n_channels, plane, w, ldw, resume, sums, lds)
+        output_tile(3, 1, x, step, taps, n_taps, n_channels, plane, w, ldw, 0, resume, sums, lds, 0)
     elif P == 2:
-        output_tile(2, 1, x, step, taps, n_taps, n_channels, plane, w, ldw, resume, sums, lds)
+        output_tile(2, 1, x, step, taps, n_taps, n_channels, plane, w, ldw, 0, resume, sums, lds, 0)
     elif P == 1:
-        output_tile(1, 1, x, step, taps, n_taps, n_channels, plane, w, ldw, resume, sums, lds)
+        output_tile(1, 1, x, step, taps, n_taps, n_channels, plane, w, ldw, 0, resume, sums, lds, 0)
 
 
 cdef inline int64_t turned_channels(const ChannelPlan *q) noexcept nogil:
@@ -246,38 +265,56 @@ cdef int64_t table_piece(const ChannelPlan *q, const Piece *rows, const Piece *c
 
 
 cdef void run_lines(const Lattice *g, const char *x, const OutputTap *taps, int64_t n_taps, int64_t n_channels,
-                    int64_t plane, const char *w, int64_t ldw, bint resume, int vectors, real *sums) noexcept nogil:
+                    int64_t plane, const char *w, int64_t ldw, int64_t w_pair, bint resume, int vectors, real *sums,
+                    int64_t pair) noexcept nogil:
     """All positions of a lattice, along the axis whose tiles take the fewest cycles."""
     cdef int along = best_direction(g), a = (along + 1) % 3, b = (along + 2) % 3
-    cdef int64_t pieces = ceil_div(g.n[along], POSITIONS), width = vectors * LANES, i, j, k, first, count
+    cdef int64_t tiles = ceil_div(g.n[along], POSITIONS), width = min(vectors, OUTPUT_NV) * LANES
+    cdef int64_t step = g.x_step[along], lds = g.slot[along] * width, i, j, k, first, count
+    cdef const char *position
+    cdef real *to
     for i in range(g.n[a]):
         for j in range(g.n[b]):
+            position = x + i * g.x_step[a] + j * g.x_step[b]
+            to = sums + (i * g.slot[a] + j * g.slot[b]) * width
+            if vectors == PAIR_NV and g.n[along] <= PAIR_POSITIONS:
+                outputs_4(g.n[along], position, step, taps, n_taps, n_channels, plane, w, ldw, w_pair, resume, to, lds,
+                          pair)
+                continue
             first = 0
-            for k in range(pieces):
-                count = ceil_div(g.n[along] - first, pieces - k)
-                (outputs_2 if vectors == OUTPUT_NV else outputs_1)(
-                    count, x + i * g.x_step[a] + j * g.x_step[b] + first * g.x_step[along], g.x_step[along], taps,
-                    n_taps, n_channels, plane, w, ldw, resume,
-                    sums + (i * g.slot[a] + j * g.slot[b] + first * g.slot[along]) * width, g.slot[along] * width)
+            for k in range(tiles):
+                count = ceil_div(g.n[along] - first, tiles - k)
+                if vectors == 1:
+                    outputs_1(count, position, step, taps, n_taps, n_channels, plane, w, ldw, resume, to, lds)
+                else:
+                    outputs_2(count, position, step, taps, n_taps, n_channels, plane, w, ldw, resume, to, lds)
+                if vectors == PAIR_NV:
+                    outputs_2(count, position, step, taps, n_taps, n_channels, plane, w + w_pair, ldw, resume,
+                              to + pair, lds)
                 first += count
+                position += count * step
+                to += count * lds
 
 
 cdef void run_output_tiles(const ChannelPlan *q, const ChannelUnit *u, char *workspace, const char *band, int64_t plane,
                            int64_t c0, int64_t c1) noexcept nogil:
-    """run_tiles, with vectors over output channels."""
+    """run_tiles, with vectors over output channels: two blocks of them at once where there are so many."""
     cdef const Problem *p = q.p
     cdef real *turned = <real *> (workspace + q.at_turned)
     cdef OutputTap *table = <OutputTap *> (workspace + q.at_table)
     cdef real *sums
     cdef const real *w
-    cdef int64_t o = u.o0, n, vectors, v, c, c_end, ldw, n_taps, i, j
-    cdef int64_t width = OUTPUT_NV * LANES, block = turned_channels(q)
+    cdef int64_t o = u.o0, n, vectors, v, c, c_end, ldw, w_pair, n_taps, i, j
+    cdef int64_t width = OUTPUT_NV * LANES, block = turned_channels(q), pair = q.slots * width, lds
     cdef Lattice g
     cdef Piece rows, cols
     g.x_step[0], g.x_step[1], g.x_step[2] = q.x_map, q.x_row, q.x_column
     while o < u.o1:
         n = min(width, u.o1 - o)
+        if u.o1 - o >= 2 * width:
+            n = 2 * width
         vectors = ceil_div(n, LANES)
+        lds = min(vectors, OUTPUT_NV) * LANES
         sums = <real *> (workspace + q.at_sums)
         if q.c_blocks > 1:
             sums += (o - u.o0) * q.slots
@@ -286,14 +323,16 @@ cdef void run_output_tiles(const ChannelPlan *q, const ChannelUnit *u, char *wor
             c_end = min(c1, c + block)
             ldw = q.n_taps * width
             if p.packed != NULL:
+                w_pair = p.C * ldw
                 w = p.packed + (u.group * round_up(p.O, width) + o) * p.C * q.n_taps + c * ldw
             elif p.order != NULL and p.w_taps == 1 and n == vectors * LANES:
+                w_pair = width
                 w, ldw = p.w + (u.group * p.C + c) * p.O + o, p.O
             else:
-                w = turned
+                w, w_pair = turned, (c_end - c) * ldw
                 for v in range(vectors):
                     turn_weights(q, u.group, o + v * LANES, min(<int64_t> LANES, n - v * LANES), c, c_end,
-                                 turned + v * LANES, width)
+                                 turned + v // OUTPUT_NV * w_pair + v % OUTPUT_NV * LANES, width)
             for i in range(q.n_pieces_y):
                 if not clip_piece(&q.pieces_y[i], u.y0, u.rows, &rows):
                     continue
@@ -306,9 +345,13 @@ cdef void run_output_tiles(const ChannelPlan *q, const ChannelUnit *u, char *wor
                     join_lines(&g)
                     run_lines(&g, band + (c - c0) * plane + (rows.first - u.y0) * q.x_row
                               + (cols.first - u.x0) * q.x_column, table, n_taps, c_end - c, plane, <const char *> w,
-                              ldw * sizeof(real), c > 0, <int> vectors,
-                              sums + ((rows.first - u.y0) * u.cols + cols.first - u.x0) * vectors * LANES)
+                              ldw * sizeof(real), w_pair * sizeof(real), c > 0, <int> vectors,
+                              sums + ((rows.first - u.y0) * u.cols + cols.first - u.x0) * lds, pair)
             c = c_end
         if c1 == p.C:
-            store_outputs(q, u, <real *> (workspace + q.at_scratch), o, n, sums, vectors, u.maps * u.rows * u.cols)
-        o += width
+            v = 0
+            while v < vectors:
+                store_outputs(q, u, <real *> (workspace + q.at_scratch), o + v * LANES, min(width, n - v * LANES),
+                              sums + v // OUTPUT_NV * pair, lds // LANES, u.maps * u.rows * u.cols)
+                v += OUTPUT_NV
+        o += n
