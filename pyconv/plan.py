@@ -512,16 +512,21 @@ class Plan:
         self._prepare()
 
     def _prepare(self):
-        # What gradients need is made when one is first asked for: by two threads at once perhaps, to the same end.
-        self._kept = {}
+        # What gradients need, or another number of images, is made when it is first asked for: by two threads at once
+        # perhaps, to the same end.
+        self._kept, self._packed = {}, {}
         self._transformed = None
-        if self.variant is not None:
+        if self.variant is None:
+            if self._weight.dtype.kind == "c":
+                self._packed = None
+            self._direct_workspace()         # which packs the weights
+        else:
             self._transformed = engine.transformed_weights(self._weight, self._groups, self.variant,
                                                            resolve_workers(self._workers), stride=self._stride)
 
     def __getstate__(self):
         # How weights are laid out may differ on the machine that reads this.
-        return {**self.__dict__, "_kept": None, "_transformed": None}
+        return {**self.__dict__, "_kept": None, "_packed": None, "_transformed": None}
 
     def __setstate__(self, state):
         self.__dict__.update(state)
@@ -558,7 +563,7 @@ class Plan:
             out[...] = 0 if self._bias is None else self._bias.reshape(-1, 1, 1)
         elif self.variant is None:
             engine.correlate(x, self._weight, self._bias, out, len(batch), self._groups, self._stride, self._dilation,
-                             self._before, self._boundary, self._value, workers)
+                             self._before, self._boundary, self._value, workers, kept=self._packed)
         else:
             engine.correlate_transformed(x, self._weight, self._transformed, self._bias, out, len(batch), self._groups,
                                          self._before, self._boundary, self._value, workers, self.variant,
@@ -662,16 +667,21 @@ class Plan:
 
     @property
     def workspace_bytes(self):
-        workers = self._threads(self.input_shape[:-3])
+        if self.variant is None:
+            return self._direct_workspace()
         x, out = np.empty(self.input_shape, self._computed), np.empty(self.output_shape, self._computed)
         if out.size == 0 or self._constant:
             return 0
-        if self.variant is not None:
-            return engine.transformed_workspace_bytes(x, self._weight, self._transformed, out, x.ndim - 3, self._groups,
-                                                      self._before, self._boundary, workers, self.variant,
-                                                      self._stride, self._dilation)
+        return engine.transformed_workspace_bytes(x, self._weight, self._transformed, out, x.ndim - 3, self._groups,
+                                                  self._before, self._boundary, self._threads(x.shape[:-3]),
+                                                  self.variant, self._stride, self._dilation)
+
+    def _direct_workspace(self):
+        x, out = np.empty(self.input_shape, self._computed), np.empty(self.output_shape, self._computed)
+        if out.size == 0 or self._constant:
+            return 0
         return engine.workspace_bytes(x, self._weight, out, x.ndim - 3, self._groups, self._stride, self._dilation,
-                                      self._before, self._boundary, workers)
+                                      self._before, self._boundary, self._threads(x.shape[:-3]), self._packed)
 
     def __repr__(self):
         kernel = "x".join(map(str, self._weight.shape[2:]))

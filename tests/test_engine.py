@@ -358,10 +358,12 @@ def test_vectors_over_output_channels(data):
     ndim = draw(1, 2)
     size = [draw(1, (60, 9)[ndim - 1]) for _ in range(ndim)]
     kernel = data.draw(st.sampled_from([(1,) * ndim, (3,) * ndim, (5,) * ndim, (2, 4)[:ndim]]))
-    padding = [(max(k // 2, k - n), draw(0, 2)) for n, k in zip(size, kernel, strict=True)]
-    keywords = {"stride": draw(1, 2), "padding": padding, "groups": draw(1, 2)}
+    dilation = draw(1, 2) if ndim == 1 else data.draw(st.sampled_from([(1, 1), (1, 1), (2, 1), (1, 3)]))
+    padding = [(max(k // 2, d * (k - 1) + 1 - n), draw(0, 2))
+               for n, k, d in zip(size, kernel, np.broadcast_to(dilation, ndim).tolist(), strict=True)]
+    keywords = {"stride": draw(1, 2), "padding": padding, "groups": draw(1, 2), "dilation": dilation}
     groups = keywords["groups"]
-    x = integers((draw(1, 3), groups * data.draw(st.sampled_from([1, 5, 16, 31, 70])), *size), seed=draw(0, 99))
+    x = integers((draw(1, 9), groups * data.draw(st.sampled_from([1, 5, 16, 31, 70])), *size), seed=draw(0, 99))
     outputs = groups * data.draw(st.sampled_from([16, 17, 32, 47, 64, 100]))
     w = integers((outputs, x.shape[1] // groups, *kernel), seed=1)
     boundary = data.draw(st.sampled_from(["constant", "mirror"]))
@@ -370,6 +372,9 @@ def test_vectors_over_output_channels(data):
     expected = oracle.correlate(x, w, np.arange(w.shape[0]), boundary=boundary, **keywords)
     guarded_w = cases.guarded(w, side)
     guarded_x = cases.guarded(x, side)
+    if data.draw(st.booleans()):     # strides of every kind serve where nothing is copied
+        guarded_x = cases.guarded(np.moveaxis(x, 1, -1).copy(), side)
+        guarded_x = np.moveaxis(guarded_x, -1, 1)
     keywords["padding_mode"] = boundary
     y = (pyconv.conv1d, pyconv.conv2d)[ndim - 1](
         guarded_x, guarded_w, np.arange(w.shape[0]), workers=workers, **keywords)

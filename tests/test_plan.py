@@ -200,9 +200,11 @@ def test_no_array_of_the_caller_is_kept_alive():
     assert planned.output_shape == (4, 7, 8)
 
 
-def test_many_threads_call_one_plan():
-    weight = random(1, (8, 4, 3, 3), "f4")
-    settings = {"padding": 1, "stride": 2, "padding_mode": "reflect"}
+@pytest.mark.parametrize("padding_mode", ["zeros", "reflect"])
+@pytest.mark.parametrize("outputs", [8, 40])
+def test_many_threads_call_one_plan(outputs, padding_mode):
+    weight = random(1, (outputs, 4, 3, 3), "f4")
+    settings = {"padding": 1, "stride": 2, "padding_mode": padding_mode}
     planned = pyconv.plan_conv2d((4, 12, 13), weight, **settings, workers=1)
     inputs = [random(i, (i + 1, 4, 12, 13), "f4") for i in range(4)]
     outputs = [pyconv.conv2d(x, weight, **settings, method="direct") for x in inputs]
@@ -222,6 +224,42 @@ def test_many_threads_call_one_plan():
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+@given(data=st.data())
+def test_packed_weights_serve_any_batch_and_layout(data):
+    # So many output channels, and for the gradient input channels, that vectors run over them.
+    draw = lambda low, high: data.draw(st.integers(low, high))  # noqa: E731
+    groups, dtype = draw(1, 2), data.draw(st.sampled_from(["float32", "float64"]))
+    channels, outputs = (data.draw(st.sampled_from([3, 16, 40, 65])) for _ in range(2))
+    kernel, dilation = data.draw(st.sampled_from([(1, 1), (3, 3), (2, 4)])), (1, draw(1, 3))
+    sample = (groups * channels, *(d * (k - 1) + draw(1, 9) for k, d in zip(kernel, dilation, strict=True)))
+    weight = random(1, (groups * outputs, channels, *kernel), dtype)
+    if draw(0, 3) == 0:
+        weight.flat[draw(0, weight.size - 1)] = np.inf
+    settings = {"padding": draw(0, 2), "stride": draw(1, 2), "dilation": dilation, "groups": groups}
+    planned = pyconv.plan_conv2d(sample, weight, **settings, method="direct", workers=draw(1, 2))
+    for batch in data.draw(st.permutations([(), (1,), (2,), (9,)])):
+        x = random(3, batch + sample, dtype)
+        layout = data.draw(st.sampled_from(sorted(cases.LAYOUTS)))
+        y = pyconv.conv2d(x, weight, **settings, method="im2col")
+        oracle.assert_same_values(planned(cases.lay_out(x, layout)), y)
+        dy = random(4, y.shape, dtype)
+        with np.errstate(invalid="ignore"):
+            dx = grad.conv2d_input(x.shape, weight, dy, **settings)
+        oracle.assert_same_values(planned.input_gradient(cases.lay_out(dy, layout)), dx)
+
+
+def test_weights_are_packed_once():
+    weight = random(1, (64, 48, 3, 3), "f4")
+    planned = pyconv.plan_conv2d((48, 7, 7), weight, padding=1, method="direct")
+    x = random(0, (48, 7, 7), "f4")
+    y = planned(x)
+    dx = planned.input_gradient(y)
+    # The plan's own weights are its own business: what they were packed into is what counts.
+    planned._weight[...] = 0
+    oracle.assert_same_bits(planned(x), y)
+    oracle.assert_same_bits(planned.input_gradient(y), dx)
 
 
 def test_the_number_of_threads_is_that_of_the_time_of_the_call(threads):

@@ -130,7 +130,7 @@ def fma_gflops(dtype, workers):
 
 
 def correlate(x, w, bias, out, nbatch, groups, stride, dilation, before, boundary, constant, workers,
-              skip_zeros=False, fused=True, pairs=0, upscale=1, order=None):
+              skip_zeros=False, fused=True, pairs=0, upscale=1, order=None, kept=None):
     """Cross-correlate x with w into out.
 
     Parameters
@@ -163,11 +163,13 @@ def correlate(x, w, bias, out, nbatch, groups, stride, dilation, before, boundar
     order : ndarray of int64, or None
         Shaped like the kernel: w is (C, O // groups) + its own kernel, and the weight from input channel c to output
         channel o at tap t is w[c, o, order[t]] (order counts taps in one line).
+    kept : dict, optional
+        Where what is made of real weights is kept for other calls with the same w, groups, order and kernel.
     """
     if not (out.flags.aligned and out.dtype.isnative):
         native = np.empty(out.shape, out.dtype.newbyteorder("="))
         correlate(x, w, bias, native, nbatch, groups, stride, dilation, before, boundary, constant, workers,
-                  skip_zeros, fused, pairs, upscale, order)
+                  skip_zeros, fused, pairs, upscale, order, kept)
         out[...] = native
         return
     if "c" in (x.dtype.kind, w.dtype.kind, out.dtype.kind):
@@ -177,7 +179,7 @@ def correlate(x, w, bias, out, nbatch, groups, stride, dilation, before, boundar
                            skip_zeros, fused, pairs, upscale)
         return
     _run(x, w, bias, out, nbatch, groups, stride, dilation, before, boundary, constant, 0.0, 1, workers, skip_zeros,
-         fused, pairs, upscale, order)
+         fused, pairs, upscale, order, kept)
 
 
 def _channels_last(x, out, axis):
@@ -189,11 +191,12 @@ def _channels_last(x, out, axis):
 
 
 def _run(x, w, bias, out, nbatch, groups, stride, dilation, before, boundary, constant, constant_imag, x_parts,
-         workers, skip_zeros, fused, pairs, upscale, order=None):
+         workers, skip_zeros, fused, pairs, upscale, order=None, kept=None):
     interleaved = (nbatch > 0 and x_parts == 1 and (w.shape[0] if order is None else groups * w.shape[1]) == 1
                    and stride[-1] == 1 and _channels_last(x, out, nbatch - 1))
     _kernels[w.dtype].correlate(x, w, bias, out, nbatch, groups, stride, dilation, before, boundary, constant,
-                                constant_imag, x_parts, interleaved, workers, skip_zeros, fused, pairs, upscale, order)
+                                constant_imag, x_parts, interleaved, workers, skip_zeros, fused, pairs, upscale, order,
+                                kept)
 
 
 def part_weights(w, part):
@@ -540,10 +543,11 @@ def source_index(positions, n, boundary):
     return np.minimum(there, back - there)
 
 
-def workspace_bytes(x, w, out, nbatch, groups, stride, dilation, before, boundary, workers):
-    """What `correlate` of such arrays takes for itself, all threads together; only w's elements are looked at."""
+def workspace_bytes(x, w, out, nbatch, groups, stride, dilation, before, boundary, workers, kept=None):
+    """What `correlate` of such arrays takes for itself, all threads together; only w's elements are looked at, and what
+    is kept of them is made."""
     return _kernels[w.real.dtype].correlate(x, w.real, None, out, nbatch, groups, stride, dilation, before, boundary,
-                                            0.0, 0.0, 1, False, workers, False, True, 0, 1, None, False)
+                                            0.0, 0.0, 1, False, workers, False, True, 0, 1, None, kept, False)
 
 
 def input_gradient(g, w, bias, dx, nbatch, groups, stride, dilation, before, boundary, workers, kept=None,
@@ -563,7 +567,7 @@ def input_gradient(g, w, bias, dx, nbatch, groups, stride, dilation, before, bou
     nbatch, groups, stride, dilation, before, boundary, workers
         As in `correlate`.
     kept : dict, optional
-        Where transformed weights are kept for other calls with the same w, groups and settings.
+        Where what is made of the weights is kept for other calls with the same w, groups and settings.
     variant : tuple, optional
         At stride 1, for outputs of more positions along each axis than the dilation: by `correlate_transformed`.
     """
@@ -652,13 +656,15 @@ def _padded_gradient(g, w, bias, dx, nbatch, groups, stride, dilation, before, w
     if blocks:
         flat = w.reshape(w.shape[0], w.shape[1] * s * s, 1, 1)
         correlate(g, flat, None if bias is None else bias.repeat(s * s), dx[..., :s * on[0], :s * on[1]], nbatch,
-                  groups, one, one, (0, 0), zero_border, 0.0, workers, upscale=s, order=np.zeros(one, np.int64))
+                  groups, one, one, (0, 0), zero_border, 0.0, workers, upscale=s, order=np.zeros(one, np.int64),
+                  kept=None if kept is None else kept.setdefault(0, {}))
         return
     if s > 1 and w.shape[1] == 1 and _joined_gradient(g, w, bias, dx, nbatch, groups, stride, dilation, before,
                                                       workers):
         return
-    for samples, order, step, padding in residues:
-        correlate(g, w, bias, dx[samples], nbatch, groups, one, step, padding, zero_border, 0.0, workers, order=order)
+    for i, (samples, order, step, padding) in enumerate(residues):
+        correlate(g, w, bias, dx[samples], nbatch, groups, one, step, padding, zero_border, 0.0, workers, order=order,
+                  kept=None if kept is None else kept.setdefault(i, {}))
 
 
 def _joined_gradient(g, w, bias, dx, nbatch, groups, stride, dilation, before, workers):

@@ -18,12 +18,13 @@ cdef double CYCLES_TO_COPY_FLAT = 0.2      # the same, where whole planes are co
 cdef double CYCLES_A_RUN = 12        # for each row, or plane as one line, beside its reals
 cdef double CYCLES_TO_PASS = 6       # a vector of partial sums on to the next block of channels
 cdef double CYCLES_A_WEIGHT = 0.25
-# Vectors over output channels: a position's multiply-adds, turning a weight (exchanged ones come in shorter runs), and
-# turning an output.
-cdef double CYCLES_A_POSITION = 0.53
+# Vectors over output channels: turning a weight (exchanged ones come in shorter runs), or reading one that a plan has
+# turned, and turning an output.
 cdef double CYCLES_TO_TURN = 0.4
 cdef double CYCLES_TO_TURN_EXCHANGED = 0.5
+cdef double CYCLES_A_TURNED_WEIGHT = 0.05
 cdef double CYCLES_TO_TURN_OUTPUT = 0.6
+cdef double CYCLES_TO_SCATTER = 5    # an output, where those of all channels go to single places in the same cache sets
 cdef double FOREVER = 1e300
 
 cdef enum:
@@ -38,6 +39,25 @@ cdef enum:
     SUMS_BYTES = 1048576             # partial sums, where channels come in blocks
     SERIAL_BELOW = 200000            # multiply-adds: less than the start of a second thread costs
     BRIEF = 1000000000               # multiply-adds: some 10 ms
+    OUTPUT_NV = 2                    # vectors of output channels (outputs.pxi)
+    PAIR_NV = 4                      # and those of two blocks of them
+    OUTPUT_SUMS_BYTES = 262144       # of the positions of a unit, for one tile's output channels
+
+
+cdef struct OutputTap:               # in bytes
+    int64_t x                        # from a position to the sample that it reads
+    int64_t w                        # to the weights, from those of tap 0
+
+
+cdef struct Piece:                   # of an axis: outputs that have the same taps
+    int64_t first, stop              # outputs
+    int64_t begin, end               # taps
+
+
+cdef struct Lattice:                 # positions: maps, rows and columns of them, those with the same taps
+    int64_t n[3]
+    int64_t x_step[3]                # bytes from one to the next in the input, or in the band
+    int64_t slot[3]                  # and in the sums, counted in positions
 
 
 cdef struct ChannelPlan:
@@ -68,8 +88,14 @@ cdef struct ChannelPlan:
     bint flat_x                      # a map's rows are one line in the input, as long as those of the band
     bint flat_y                      # and in the output
     bint by_outputs                  # vectors run over output channels, not over columns (outputs.pxi)
+    bint readable                    # then they could do without a band
+    bint exact                       # and do: they read the input where it lies, each position its true samples only
+    Piece *pieces_y
+    Piece *pieces_x
+    int64_t n_pieces_y, n_pieces_x
+    int64_t x_map, x_row, x_column   # bytes from position to position
     int64_t *order                   # the place of each tap of the weights among those used, or -1
-    int64_t at_turned, slots         # its turned weights, and positions that sums are kept for
+    int64_t at_turned, at_table, slots       # its turned weights, a piece's taps; positions that sums are kept for
     bint leave_out                   # taps that read nothing but zeros beyond the first or last row
 
 
@@ -140,10 +166,136 @@ cdef inline double cycles_to_exchange(const Problem *p, int64_t n_taps) noexcept
     return weights * (cycles + 0.5 * (weights * sizeof(real) > 4e6))
 
 
-cdef inline int64_t whole_positions(int64_t n) noexcept nogil:
-    """n positions as so many as whole tiles have."""
-    cdef int64_t rest = n % POSITIONS
-    return n - rest + (0 if rest == 0 else POSITIONS_SHORT if rest <= POSITIONS_SHORT else POSITIONS)
+cdef inline double line_cycles(int64_t n) noexcept nogil:
+    """A tap of n positions in a line, for one block of output channels. Fewer than four in a tile would wait for each
+    other; of two blocks at once it takes two."""
+    cdef int64_t tiles = ceil_div(n, POSITIONS)
+    return max(n, 2 * tiles) + 0.5 if n <= PAIR_POSITIONS else max(n, 4 * tiles) + tiles
+
+
+cdef inline double direction_cycles(const Lattice *g, int a) noexcept nogil:
+    """Of all positions, in tiles along axis a. Those down the rows read as many cache lines as they have positions."""
+    return g.n[(a + 1) % 3] * g.n[(a + 2) % 3] * line_cycles(g.n[a]) * (1.25 if a == 1 else 1)
+
+
+cdef int best_direction(const Lattice *g) noexcept nogil:
+    cdef int best = 2
+    if direction_cycles(g, 1) < direction_cycles(g, 2):
+        best = 1
+    return 0 if direction_cycles(g, 0) < direction_cycles(g, best) else best
+
+
+cdef void join_lines(Lattice *g) noexcept nogil:
+    """Lines that follow one another evenly become one."""
+    cdef int a
+    for a in range(1, -1, -1):
+        if g.x_step[a] == g.n[2] * g.x_step[2] and g.slot[a] == g.n[2] * g.slot[2] and g.n[1] * g.n[0] > 1 \
+                and (a == 1 or g.n[1] == 1):
+            g.n[2] *= g.n[a]
+            g.n[a] = 1
+
+
+cdef int64_t pieces_of(const Axis *axis, bint exact, Piece *pieces) noexcept nogil:
+    """Cut an axis into pieces, or count them if `pieces` is NULL. Not exact: one, with all taps."""
+    cdef int64_t y = 0, n = 0, begin, end, last_begin = -1, last_end = -1, reach = (axis.k - 1) * axis.d
+    cdef int64_t inner = ceil_div(max(axis.before, 0), axis.s), inner_end = axis.n - 1 + axis.before - reach
+    inner_end = min(inner_end // axis.s + 1, axis.on) if inner_end >= 0 else 0
+    if not exact:
+        if pieces != NULL:
+            pieces[0].first, pieces[0].stop, pieces[0].begin, pieces[0].end = 0, axis.on, 0, axis.k
+        return 1
+    while y < axis.on:
+        taps_inside(axis, y, y, &begin, &end)
+        if n == 0 or begin != last_begin or end != last_end:
+            n += 1
+            if pieces != NULL:
+                pieces[n - 1].first, pieces[n - 1].begin, pieces[n - 1].end = y, begin, end
+            last_begin, last_end = begin, end
+        y = inner_end if inner <= y < inner_end else y + 1
+        if pieces != NULL:
+            pieces[n - 1].stop = y
+    return n
+
+
+cdef bint place_pieces(ChannelPlan *q) noexcept nogil:
+    """Cut both axes into pieces of outputs that have the same taps; one piece where all taps count everywhere."""
+    cdef const Problem *p = q.p
+    q.pieces_y = <Piece *> malloc((pieces_of(&p.H, q.exact, NULL) + pieces_of(&p.W, q.exact, NULL)) * sizeof(Piece))
+    if q.pieces_y == NULL:
+        return False
+    q.n_pieces_y = pieces_of(&p.H, q.exact, q.pieces_y)
+    q.pieces_x = q.pieces_y + q.n_pieces_y
+    q.n_pieces_x = pieces_of(&p.W, q.exact, q.pieces_x)
+    return True
+
+
+cdef bint reads_input(Problem *p) noexcept nogil:
+    """Whether each output can read its true samples where they lie, and leave out all else."""
+    return (p.source.plain and p.source.code == REAL_CODE and p.x_parts == 1 and p.n_outer == 0
+            and (max(max(p.H.before, p.W.before), max(padding_after(&p.H), padding_after(&p.W))) <= 0
+                 or leaves_out(p) and finite_weights(p)))
+
+
+cdef inline double cycles_to_turn(const Problem *p) noexcept nogil:
+    if p.keeps:
+        return CYCLES_A_TURNED_WEIGHT
+    if p.order == NULL:
+        return CYCLES_TO_TURN
+    return CYCLES_TO_TURN_EXCHANGED if p.w_taps > 1 else 0
+
+
+cdef void consider_exact(ChannelPlan *q, ChannelPlan *best, int64_t maps, int64_t rows,
+                         int64_t o_block) noexcept nogil:
+    """`consider`, for vectors over output channels and positions that read the input where it lies."""
+    cdef const Problem *p = q.p
+    cdef int64_t i, j, of_rows
+    cdef double multiply = 0, unit
+    cdef Lattice g
+    q.by_outputs = q.exact = True
+    q.maps, q.rows, q.cols = maps, rows, p.W.on
+    q.c_block, q.c_blocks = p.C, 1
+    q.o_block = min(round_up(o_block, OUTPUT_NV * LANES), round_up(p.O, LANES))
+    q.o_blocks = ceil_div(p.O, q.o_block)
+    q.map_blocks, q.row_blocks, q.col_blocks = ceil_div(p.N, maps), ceil_div(p.H.on, rows), 1
+    q.units = q.map_blocks * p.groups * q.row_blocks * q.o_blocks
+    g.n[0] = maps
+    for i in range(q.n_pieces_y):
+        of_rows = q.pieces_y[i].stop - q.pieces_y[i].first
+        g.n[1] = min(rows, of_rows)
+        for j in range(q.n_pieces_x):
+            g.n[2] = q.pieces_x[j].stop - q.pieces_x[j].first
+            multiply += (direction_cycles(&g, best_direction(&g)) * of_rows / g.n[1]
+                         * (q.pieces_y[i].end - q.pieces_y[i].begin) * (q.pieces_x[j].end - q.pieces_x[j].begin))
+    unit = q.o_block * (p.C * (multiply / q.row_blocks / (OUTPUT_NV * LANES) + q.n_taps * cycles_to_turn(p))
+                        + maps * rows * p.W.on * (CYCLES_TO_TURN_OUTPUT + CYCLES_TO_SCATTER
+                                                  * (not p.y_direct and p.y_channel % PAGE == 0)))
+    q.cycles = ceil_div(q.units, q.workers) * unit
+    if q.cycles < best.cycles:
+        best[0] = q[0]
+
+
+cdef void consider_exact_blocks(ChannelPlan *q, ChannelPlan *best) noexcept nogil:
+    """Blocks of maps, rows and output channels, large ones first."""
+    cdef const Problem *p = q.p
+    cdef int64_t maps = 1, rows = p.H.on, pieces
+    cdef int64_t most = OUTPUT_SUMS_BYTES // (OUTPUT_NV * LANES * <int64_t> sizeof(real))
+    if p.n_batch <= 1:
+        maps = max(1, min(min(p.N, MOST_MAPS), most // (p.H.on * p.W.on)))
+        maps = ceil_div(p.N, ceil_div(p.N, maps))
+    while True:
+        if maps * rows * p.W.on <= most or maps * rows == 1:
+            pieces = 1
+            while pieces <= 4 * q.workers and (pieces == 1 or p.O > OUTPUT_NV * LANES * (pieces // 2)):
+                consider_exact(q, best, maps, rows, ceil_div(p.O, pieces))
+                if q.workers == 1:
+                    break
+                pieces *= 2
+        if maps > 1:
+            maps = ceil_div(maps, 2)
+        elif rows > 1 and (rows * p.W.on > 4 * POSITIONS * POSITIONS or rows == p.H.on and q.workers > 1):
+            rows = ceil_div(rows, 2)
+        else:
+            break
 
 
 cdef void consider(ChannelPlan *q, ChannelPlan *best, int64_t maps, int64_t rows, int64_t cols,
@@ -152,7 +304,8 @@ cdef void consider(ChannelPlan *q, ChannelPlan *best, int64_t maps, int64_t rows
     rows included; copies; partial sums and weights. Of the thread that has the most units."""
     cdef const Problem *p = q.p
     cdef int64_t i, begin, end
-    cdef double vectors, copy, unit, turn, planes = p.outer_taps * q.fy.count * q.fx.count
+    cdef Lattice g
+    cdef double vectors, copy, unit, planes = p.outer_taps * q.fy.count * q.fx.count
     q.maps, q.rows, q.cols = maps, rows, cols
     lay_out(q)
     q.c_blocks = ceil_div(p.C, q.c_block)
@@ -182,23 +335,24 @@ cdef void consider(ChannelPlan *q, ChannelPlan *best, int64_t maps, int64_t rows
     unit = p.C * copy + q.o_block * (p.C * q.n_taps * (vectors * 0.5 + CYCLES_A_WEIGHT)
                                      + (q.c_blocks - 1) * vectors * CYCLES_TO_PASS)
     q.cycles = ceil_div(q.units, q.workers) * unit
-    if p.order != NULL:
+    if p.order != NULL and not p.keeps:
         q.cycles += cycles_to_exchange(p, q.n_taps) / q.workers
     q.by_outputs = False
     if q.cycles < best.cycles:
         best[0] = q[0]
-    if p.O < LANES or q.cuts:        # (output_tile has all taps)
+    if p.O < LANES or q.cuts or q.readable:
         return
-    turn = CYCLES_TO_TURN
-    if p.order != NULL:
-        turn = CYCLES_TO_TURN_EXCHANGED if p.w_taps > 1 else 0
+    g.n[0], g.n[1], g.n[2] = maps, rows, cols
+    g.x_step[0], g.x_step[1], g.x_step[2] = q.band_rows * q.pitch, q.pitch, 1
+    g.slot[0], g.slot[1], g.slot[2] = rows * cols, cols, 1
+    join_lines(&g)
     q.by_outputs = True
     q.o_block = round_up(q.o_block, OUTPUT_NV * LANES)
     q.o_blocks = ceil_div(p.O, q.o_block)
     q.units = q.map_blocks * p.groups * q.row_blocks * q.col_blocks * q.o_blocks
     unit = p.C * copy + round_up(min(q.o_block, p.O), LANES) * (
-        p.C * q.n_taps * (whole_positions(line_length(q)) * CYCLES_A_POSITION / LANES + turn)
-        + line_length(q) * (CYCLES_TO_TURN_OUTPUT + (q.c_blocks - 1) * CYCLES_TO_PASS / LANES))
+        p.C * q.n_taps * (direction_cycles(&g, best_direction(&g)) / (OUTPUT_NV * LANES) + cycles_to_turn(p))
+        + maps * rows * cols * (CYCLES_TO_TURN_OUTPUT + (q.c_blocks - 1) * CYCLES_TO_PASS / LANES))
     q.cycles = ceil_div(q.units, q.workers) * unit
     if q.cycles < best.cycles:
         best[0] = q[0]
@@ -282,6 +436,11 @@ cdef void consider_blocks(ChannelPlan *q, ChannelPlan *best) noexcept nogil:
         q.c_block = ceil_div(p.C, ceil_div(p.C, ceil_div(q.c_block, 2)))
 
 
+cdef inline bint flat_output(const ChannelPlan *q) noexcept nogil:
+    """Whether an output map's rows are one line."""
+    return q.p.y_direct and q.cols == q.p.W.on and q.p.H.y_step == q.p.W.on * <int64_t> sizeof(real)
+
+
 cdef bint plan_channels(ChannelPlan *q, Problem *p, int workers) noexcept nogil:
     """False: out of memory."""
     cdef ChannelPlan trial
@@ -300,36 +459,61 @@ cdef bint plan_channels(ChannelPlan *q, Problem *p, int workers) noexcept nogil:
     if p.N * p.groups * p.O * p.outer_size * p.H.on * p.W.on == 0:
         return True
     q.cycles = FOREVER
+    if p.O >= LANES and reads_input(p):
+        q.readable = q.exact = True
+        if not place_pieces(q):
+            free_channels(q)
+            return False
+        q.exact = False
+        trial = q[0]
+        trial.fy, trial.fx = trial.phases[0], trial.phases[1]
+        consider_exact_blocks(&trial, q)
     trial = q[0]
+    trial.by_outputs = trial.exact = False
     for own in range(3 if p.O >= OWN_PHASES_FROM and q.n_taps > 1 else 1):
         trial.fy, trial.fx = trial.phases[2 * (own == 2)], trial.phases[2 * (own > 0) + 1]
         consider_blocks(&trial, q)
     cut = p.O >= OWN_PHASES_FROM and leaves_out(p) and cut_columns(&trial) and finite_weights(p)
     if cut:
         consider_blocks(&trial, q)
-    planes = <double> q.c_block * p.outer_taps * q.fy.count * q.fx.count
+    planes = 0 if q.exact else <double> q.c_block * p.outer_taps * q.fy.count * q.fx.count
     if planes * q.maps * q.band_rows * q.pitch * sizeof(real) > LARGEST_WORKSPACE:
         free_channels(q)
         return False
-    if not table_taps(q) or not table_order(q):
+    if not (q.exact or table_taps(q)) or not table_order(q) or not (q.readable or place_pieces(q)):
         free_channels(q)
         return False
+    if q.exact:
+        q.x_map = p.x_batch[0] if p.n_batch == 1 else 0
+        q.x_row, q.x_column = p.H.s * p.H.x_step, p.W.s * p.W.x_step
+    else:
+        q.x_column = sizeof(real)
+        q.x_row = q.pitch * q.x_column
+        q.x_map = q.band_rows * q.x_row
     q.leave_out = (not q.by_outputs and leaves_out(p) and p.H.k > 1 and max(p.H.before, padding_after(&p.H))
                    >= (CHANNEL_TILES[0].NV[0] * LANES - 1) // q.pitch * p.H.s + 1 and (cut or finite_weights(p)))
-    q.flat_y = p.y_direct and q.pitch == p.W.on and p.H.y_step == p.W.on * <int64_t> sizeof(real)
+    q.flat_y = flat_output(q) and q.pitch == p.W.on
     q.lds = round_up(line_length(q), LANES) + MAX_NV * LANES
     q.at_band = LINE
-    q.at_sums = q.at_band + round_up(sizeof(real) * (q.c_block * q.channel + MAX_NV * LANES), LINE)
+    q.at_sums = q.at_band
+    if not q.exact:
+        q.at_sums += round_up(sizeof(real) * (q.c_block * q.channel + MAX_NV * LANES), LINE)
     q.at_scratch = q.at_sums
     if q.by_outputs:
-        q.slots = round_up(line_length(q) + POSITIONS, LANES)
-        q.at_scratch += round_up(sizeof(real) * q.slots * (q.o_block if q.c_blocks > 1 else OUTPUT_NV * LANES), LINE)
+        q.slots = round_up(q.maps * q.rows * q.cols, LANES)
+        q.at_scratch += round_up(sizeof(real) * q.slots * (q.o_block if q.c_blocks > 1 else PAIR_NV * LANES), LINE)
     elif q.c_blocks > 1:
         q.at_scratch += round_up(sizeof(real) * q.o_block * q.lds, LINE)
     q.at_turned = q.at_scratch + sizeof(real) * MAX_R * MAX_NV * LANES
-    q.at_maps = q.at_turned
+    q.at_table = q.at_turned
+    if q.by_outputs and p.packed == NULL:
+        q.at_table += round_up(sizeof(real) * turned_channels(q) * q.n_taps * PAIR_NV * LANES, LINE)
+    q.at_maps = q.at_table
     if q.by_outputs:
-        q.at_maps += round_up(sizeof(real) * turned_channels(q) * q.n_taps * OUTPUT_NV * LANES, LINE)
+        q.at_maps += round_up(q.n_taps * sizeof(OutputTap), LINE)
+    if q.exact:
+        q.workspace = q.at_maps
+        return True
     q.at_masks = round_up(q.at_maps + q.fx.count * (sizeof(ColumnMap) + q.pitch * sizeof(int64_t)), LINE)
     q.workspace = q.at_masks
     if q.flat_x:
@@ -348,9 +532,11 @@ cdef bint leaves_out(const Problem *p) noexcept nogil:
             and p.constant[1] == 0)
 
 
-cdef bint finite_weights(const Problem *p) noexcept nogil:
+cdef bint finite_weights(Problem *p) noexcept nogil:
     cdef int64_t n_taps = p.w_taps if p.order != NULL else p.outer_taps * p.H.k * p.W.k
-    return all_finite(p.w, p.groups * p.O * p.C * n_taps)
+    if p.finite == UNKNOWN:
+        p.finite = all_finite(p.w, p.groups * p.O * p.C * n_taps)
+    return p.finite
 
 
 cdef void taps_inside(const Axis *axis, int64_t first, int64_t last, int64_t *begin, int64_t *end) noexcept nogil:
@@ -430,6 +616,7 @@ cdef void free_channels(ChannelPlan *q) noexcept nogil:
         free(q.phases[i].residue)
     free(q.taps)
     free(q.order)
+    free(q.pieces_y)
 
 
 cdef struct ChannelUnit:
@@ -635,8 +822,16 @@ cdef void run_channel_unit(const void *plan, int64_t unit, char *workspace, Prog
     for m in range(u.maps):
         u.y[m] = output_slice(p, (u.map + m) // p.outer_size, 0, (u.map + m) % p.outer_size) \
             + u.y0 * p.H.y_step + u.x0 * p.W.y_step
+    if q.by_outputs:                 # sums lie position after position
+        u.map_step = u.rows * u.cols
+        u.run = u.run_step = u.map_step if flat_output(q) else u.cols
     u.w = p.w + u.channel * p.C * q.n_taps
     u.bias = p.bias + u.channel if p.bias != NULL else NULL
+    if q.exact:
+        run_output_tiles(q, &u, workspace, input_slice(p, u.map, u.group * p.C, 0, 0)
+                         + (u.y0 * p.H.s - p.H.before) * p.H.x_step + (u.x0 * p.W.s - p.W.before) * p.W.x_step,
+                         p.x_channel, 0, p.C)
+        return
     u.in_place = q.in_place and u.cols >= LANES
     if not u.in_place and held[0] != block:
         map_unit_columns(q, &u, workspace)

@@ -20,6 +20,7 @@ cdef enum:
     NO_MEMORY = -1                   # what a plan can come to
     NOT_SUITED = 0
     PLANNED = 1
+    UNKNOWN = -1
 
 cdef enum:
     PAGE = 4096                      # bytes; the processor follows a row of memory by itself, but not to another page
@@ -61,6 +62,9 @@ cdef struct Problem:
     const int64_t *order             # NULL, or w is (groups * C, O, w_taps), and weight (o, c, t) is w[c, o, order[t]]
     int64_t w_taps
     const real *w_end
+    const real *packed               # NULL, or the weights as vectors over output channels need them (outputs.pxi)
+    bint keeps                       # what is made of the weights is there, or is made once for many calls
+    int finite                       # whether all weights are finite, or UNKNOWN
     const real *bias
     real constant[2]                 # of each part
     bint fused
@@ -357,6 +361,7 @@ cdef void describe_problem(Problem *p, cnp.ndarray x, cnp.ndarray w, cnp.ndarray
     p.y = <char *> cnp.PyArray_DATA(out)
     p.w = <const real *> cnp.PyArray_DATA(w)
     p.w_end = p.w + cnp.PyArray_SIZE(w)
+    p.finite = UNKNOWN
     describe_source(&p.source, x)
     p.y_code = dtype_code(out)
     p.constant[0], p.constant[1] = <real> constant, <real> constant_imag
@@ -390,7 +395,8 @@ cdef void describe_problem(Problem *p, cnp.ndarray x, cnp.ndarray w, cnp.ndarray
 def correlate(cnp.ndarray x not None, cnp.ndarray w not None, cnp.ndarray bias, cnp.ndarray out not None,
               int n_batch, int64_t groups, tuple stride, tuple dilation, tuple before, tuple boundary,
               double constant, double constant_imag, int64_t x_parts, bint interleaved,
-              int workers, bint skip_zeros, bint fused, int pairs, int64_t upscale, cnp.ndarray order, bint run=True):
+              int workers, bint skip_zeros, bint fused, int pairs, int64_t upscale, cnp.ndarray order,
+              dict kept, bint run=True):
     """pyconv.engine.correlate once dtypes are settled: w and out are real and native, a complex x has its two parts on
     a last axis of length two, and with `interleaved` the last batch axis runs inside W. Returns the size of its
     workspace in bytes, without running it where `run` is false."""
@@ -399,7 +405,7 @@ def correlate(cnp.ndarray x not None, cnp.ndarray w not None, cnp.ndarray bias, 
                      x_parts, interleaved, upscale, order)
     p.bias = <const real *> cnp.PyArray_DATA(bias) if bias is not None else NULL
     p.fused, p.pairs = fused, pairs
-    return execute(&p, skip_zeros, workers, run)
+    return execute(&p, skip_zeros, workers, run, kept)
 
 
 def correlate_residues(cnp.ndarray x not None, cnp.ndarray w not None, cnp.ndarray bias, cnp.ndarray out not None,
@@ -495,27 +501,46 @@ def weight_gradient(cnp.ndarray x not None, cnp.ndarray g not None, cnp.ndarray 
         free_weights(&q)
 
 
-cdef int64_t execute(Problem *p, bint skip_zeros, int workers, bint run) except -1:
-    """Plan, allocate the workspace, run; returns the workspace's size."""
+cdef int64_t execute(Problem *p, bint skip_zeros, int workers, bint run, dict kept) except -1:
+    """Plan, allocate the workspace, run; returns the workspace's size. What is made of the weights is looked for in
+    `kept`, and put there: by two threads at once perhaps, to the same end."""
     cdef ChannelPlan channels
     cdef RowPlan rows
     cdef Block exchanged
     cdef int planned
     cdef bint by_rows
+    cdef cnp.ndarray held = None     # so that it stays while it is used
+    memset(&exchanged, 0, sizeof(exchanged))
+    if kept is not None:
+        p.keeps = True
+        p.finite = kept.get("finite", UNKNOWN)
+        held = kept.get("packed")
+        if held is not None:
+            p.packed = first_line(held)
     if p.order != NULL and p.O == 1:
+        if kept is not None:
+            held = exchange_once(p, workers, kept)
+            return execute(p, skip_zeros, workers, run, None)
         exchanged = exchange(p, workers)
         try:
-            return execute(p, skip_zeros, workers, run)
+            return execute(p, skip_zeros, workers, run, None)
         finally:
             give_back(exchanged)
     planned = plan_rows(&rows, p, NULL, skip_zeros, workers) if p.O == 1 else NOT_SUITED
     by_rows = planned == PLANNED
     if planned == NO_MEMORY or not (by_rows or plan_channels(&channels, p, workers)):
         raise MemoryError("the workspace of this convolution does not fit in memory: its kernel reaches too far")
-    memset(&exchanged, 0, sizeof(exchanged))
     try:
-        if not by_rows and not channels.by_outputs and p.order != NULL:
-            exchanged = exchange(p, workers)
+        if not by_rows:
+            if kept is not None and p.finite != UNKNOWN:
+                kept["finite"] = p.finite
+            if kept is not None and channels.by_outputs and p.packed == NULL:
+                held = kept["packed"] = packed_weights(&channels)
+                p.packed = first_line(held)
+            if not channels.by_outputs and p.order != NULL and kept is not None:
+                held = exchange_once(p, workers, kept)
+            elif not channels.by_outputs and p.order != NULL:
+                exchanged = exchange(p, workers)
         if by_rows:
             return execute_units(p, run_row_unit, &rows, rows.units, rows.workspace, workers, run)
         return execute_units(p, run_channel_unit, &channels, channels.units, channels.workspace, workers, run)
@@ -526,6 +551,27 @@ cdef int64_t execute(Problem *p, bint skip_zeros, int workers, bint run) except 
             free_rows(&rows)
         else:
             free_channels(&channels)
+
+
+cdef const real *first_line(cnp.ndarray a):
+    """The start of the first whole cache line of an array."""
+    return <const real *> round_up(<int64_t> cnp.PyArray_DATA(a), LINE)
+
+
+cdef cnp.ndarray packed_weights(const ChannelPlan *q):
+    """The weights turned, for each group and block of output channels, from the first whole cache line on."""
+    cdef const Problem *p = q.p
+    cdef int64_t width = OUTPUT_NV * LANES, terms = p.C * q.n_taps, outputs = round_up(p.O, width), g, v, o
+    cdef cnp.npy_intp size = p.groups * outputs * terms + LINE // <int64_t> sizeof(real)
+    cdef cnp.ndarray packed = cnp.PyArray_EMPTY(1, &size, REAL_CODE, 0)
+    cdef real *to = <real *> first_line(packed)
+    with nogil:
+        for g in range(p.groups):
+            for v in range(ceil_div(p.O, LANES)):
+                o = v * LANES
+                turn_weights(q, g, o, min(<int64_t> LANES, p.O - o), 0, p.C,
+                             to + (g * outputs + o // width * width) * terms + o % width, width)
+    return packed
 
 
 cdef int64_t execute_units(Problem *p, RunUnit run_unit, const void *plan, int64_t units, int64_t size,
@@ -612,7 +658,7 @@ def small_corr2d(x, k, stride, padding, dilation, padding_mode, padding_value, d
     p.source.end = array_end(a)
     set_axis(&p.H, a.shape[0], shape[0], w.shape[0], s, d, pad, CONSTANT, a.strides[0], y.strides[0])
     set_axis(&p.W, a.shape[1], shape[1], w.shape[1], s, d, pad, CONSTANT, a.strides[1], y.strides[1])
-    execute(&p, False, 1, True)
+    execute(&p, False, 1, True, None)
     return y
 
 

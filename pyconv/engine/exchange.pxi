@@ -32,18 +32,41 @@ cdef void exchange_channels(const real *w, real *out, int64_t O, int64_t C, int6
         o += 1
 
 
-cdef Block exchange(Problem *p, int workers) except *:
+cdef void exchange_weights(Problem *p, real *to, int workers) noexcept nogil:
     """Point p.w to a copy of its weights in the usual order."""
     cdef int64_t n = p.outer_taps * p.H.k * p.W.k, size = p.O * p.C * p.w_taps, blocks = ceil_div(p.O, LANES), i, g, c0
-    cdef Block block = take_block(max(<int64_t> 1, p.groups * p.O * p.C * n) * sizeof(real))
     cdef const real *w = p.w
-    cdef real *to = <real *> block.start
     if p.groups * size < SERIAL_BELOW:
         workers = 1
-    for i in prange(p.groups * blocks, num_threads=workers, schedule="static", nogil=True):
+    for i in prange(p.groups * blocks, num_threads=workers, schedule="static"):
         g = i // blocks
         c0 = i % blocks * LANES
         exchange_channels(w + g * size, to + g * p.O * p.C * n, p.C, p.O, p.w_taps, p.order, n, c0,
                           min(p.O, c0 + LANES), (p.groups - g) * size)
     p.w, p.order = to, NULL
+
+
+cdef int64_t exchanged_size(const Problem *p) noexcept nogil:
+    return max(<int64_t> 1, p.groups * p.O * p.C * p.outer_taps * p.H.k * p.W.k)
+
+
+cdef Block exchange(Problem *p, int workers) except *:
+    """The copy in a block that is given back."""
+    cdef Block block = take_block(exchanged_size(p) * sizeof(real))
+    with nogil:
+        exchange_weights(p, <real *> block.start, workers)
     return block
+
+
+cdef cnp.ndarray exchange_once(Problem *p, int workers, dict kept):
+    """The copy that is kept, or is from now on; it must be held while it is used."""
+    cdef cnp.npy_intp size = exchanged_size(p)
+    cdef cnp.ndarray copy = kept.get("exchanged")
+    if copy is None:
+        copy = cnp.PyArray_EMPTY(1, &size, REAL_CODE, 0)
+        with nogil:
+            exchange_weights(p, <real *> cnp.PyArray_DATA(copy), workers)
+        kept["exchanged"] = copy
+    else:
+        p.w, p.order = <const real *> cnp.PyArray_DATA(copy), NULL
+    return copy

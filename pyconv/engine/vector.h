@@ -90,16 +90,16 @@ typedef mask_bits mask_vec __attribute__((vector_size(PYCONV_VECTOR_BYTES), alig
 #define PYCONV_ROW_NV_SHORTER 1
 #endif
 #define PYCONV_MAX_NV 12
-/* The same for tiles whose vectors run over output channels: two of them for so many positions. */
+/* The same for tiles whose vectors run over output channels: two of them for so many positions, or four. */
 #if defined(__AVX512F__) || defined(__aarch64__)
 #define PYCONV_POSITIONS 14
-#define PYCONV_POSITIONS_SHORT 7
+#define PYCONV_PAIR_POSITIONS 6
 #elif defined(__AVX__)
 #define PYCONV_POSITIONS 6
-#define PYCONV_POSITIONS_SHORT 3
+#define PYCONV_PAIR_POSITIONS 2
 #else
 #define PYCONV_POSITIONS 4
-#define PYCONV_POSITIONS_SHORT 2
+#define PYCONV_PAIR_POSITIONS 2
 #endif
 /* Taps of a tile of dot products for four output channels. */
 #if defined(__AVX512F__) || defined(__aarch64__)
