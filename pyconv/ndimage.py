@@ -19,7 +19,8 @@ result has the input's dtype, so a filter of a ``uint8`` image truncates and wra
 ``output=float`` where that hurts.
 
 What SciPy does not have, as keywords only: `channel_axis` (each channel is filtered on its own, and all other
-arguments count the axes without it), `precision="float64"` and `workers`. What differs from SciPy: float32
+arguments count the axes without it), `precision="float64"`, `workers`, and arguments for missing
+samples. What differs from SciPy: float32
 images are summed in float32 unless ``precision="float64"``, float16 images are accepted, weights are never
 too small to count, integers beyond 2**53 are exact, a result outside the output's integers always wraps, and
 input and output may overlap.
@@ -29,6 +30,16 @@ across, and that are an outer product of vectors (a Gaussian, a box), are applie
 other, which takes n1 + n2 multiplications a pixel for n1 * n2. Integer images with integer weights stay exact, and NaN
 and infinities reach the same pixels. Sums of fractions have other last bits than the direct ones, and are no less
 accurate. Sums that are truncated to integers keep SciPy's order, so they are always direct.
+
+Missing samples are those where `where` is False (NumPy's meaning: True is used) and, under ``nan_policy="omit"``, NaN.
+An output is the sum over the samples that are there, times the sum of all weights, divided by the sum of the weights
+of these samples: a blur fills small holes, a constant image stays constant, and where nothing is missing under the
+kernel the result is the usual one, to the last bit (where sums are taken by Fourier transforms: within their error).
+Samples beyond the border are continued with what is missing among them; those of a constant border are there. Weights
+that cancel to less than a hundredth of the sum of their magnitudes, and all derivatives of Gaussians, give NaN wherever
+a sample under a weight other than zero is missing, since any other value would invent an edge; so do weights of both
+signs whose valid ones cancel so far. Infinities are data. Results have to be floating: of an image of integers
+with `where`, ask for ``output=float``; it is filtered in float64.
 
 Memory: a few MB beyond input and output whatever the size of the image, so both may be a `numpy.memmap`. Filters of
 several passes need at least one slice of the image, across the axis of the first pass. A further image is needed only
@@ -46,7 +57,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from pyconv import _check, engine, plan
+from pyconv import _check, engine, missing, plan
 from pyconv._workers import resolve_workers
 from pyconv.separable import separable_factors
 
@@ -138,6 +149,26 @@ _ARGUMENTS = {
     workers : int, optional
         Number of threads. Default: all processors this process may use.
 """,
+    "missing": """\
+    where : array_like of bool, optional
+        True where a sample of `input` is used, False where it is missing; broadcast against `input`. Outputs are
+        sums over the samples that are used, scaled as if these had the sum of all weights; if the weights cancel (those
+        of a derivative do), they are NaN wherever a sample is missing. See the notes on missing samples in
+        `pyconv.ndimage`.
+    nan_policy : {"propagate", "omit", "raise"}, optional
+        ``"omit"``: samples that are NaN are missing. ``"raise"``: they are refused. Infinities are never missing.
+    keep_nan : bool, optional
+        Whether outputs at missing samples are NaN, and not filled in from around them.
+    min_weight : float, optional
+        From 0 to 1: outputs of which a smaller share of the weights is used are NaN. Where it is 0 they always are.
+    return_weight : bool, optional
+        Whether to return that share too.
+""",
+    "weight": """\
+    weight : ndarray, if `return_weight`
+        The share of the weights (of their magnitudes) that is used, from 0 to 1: float64 where sums are taken in it,
+        else float32.
+""",
     "method": """\
     method : {"auto", "direct", "separable"}, optional
         ``"separable"`` filters along one axis after the other with the vectors whose outer product `weights`
@@ -173,7 +204,12 @@ def correlate(
     precision: str | None = None,
     method: str = "auto",
     workers: int | None = None,
-) -> NDArray:
+    where: ArrayLike | None = None,
+    nan_policy: str = "propagate",
+    keep_nan: bool = False,
+    min_weight: float = 0.0,
+    return_weight: bool = False,
+) -> NDArray | tuple[NDArray, NDArray]:
     """Correlate an image with a kernel of any number of axes.
 
     Each pixel becomes the sum of its neighbourhood times `weights`, the kernel's middle (element ``n // 2``
@@ -195,10 +231,12 @@ def correlate(
         while a sequence of origins follows the order given.
     {method}
     {extra}
+    {missing}
 
     Returns
     -------
     {result}
+    {weight}
 
     Raises
     ------
@@ -222,8 +260,10 @@ def correlate(
     >>> ndimage.correlate(picture, np.ones((3, 3)) / 9, channel_axis=-1).shape
     (4, 5, 3)
     """
+    gaps = _check.missing_samples(where, nan_policy, keep_nan, min_weight, return_weight)
     return _correlate(
-        input, weights, output, mode, cval, origin, axes, channel_axis, precision, method, workers, convolution=False
+        input, weights, output, mode, cval, origin, axes, channel_axis, precision, method, workers, gaps,
+        convolution=False,
     )
 
 
@@ -241,7 +281,12 @@ def convolve(
     precision: str | None = None,
     method: str = "auto",
     workers: int | None = None,
-) -> NDArray:
+    where: ArrayLike | None = None,
+    nan_policy: str = "propagate",
+    keep_nan: bool = False,
+    min_weight: float = 0.0,
+    return_weight: bool = False,
+) -> NDArray | tuple[NDArray, NDArray]:
     """Convolve an image with a kernel of any number of axes.
 
     The correlation with the kernel turned round in every axis. Complex weights are not conjugated. A weight
@@ -262,10 +307,12 @@ def convolve(
         while a sequence of origins follows the order given.
     {method}
     {extra}
+    {missing}
 
     Returns
     -------
     {result}
+    {weight}
 
     Raises
     ------
@@ -289,8 +336,10 @@ def convolve(
            [4, 5, 6, 0],
            [7, 8, 9, 0]])
     """
+    gaps = _check.missing_samples(where, nan_policy, keep_nan, min_weight, return_weight)
     return _correlate(
-        input, weights, output, mode, cval, origin, axes, channel_axis, precision, method, workers, convolution=True
+        input, weights, output, mode, cval, origin, axes, channel_axis, precision, method, workers, gaps,
+        convolution=True,
     )
 
 
@@ -307,7 +356,12 @@ def correlate1d(
     channel_axis: int | None = None,
     precision: str | None = None,
     workers: int | None = None,
-) -> NDArray:
+    where: ArrayLike | None = None,
+    nan_policy: str = "propagate",
+    keep_nan: bool = False,
+    min_weight: float = 0.0,
+    return_weight: bool = False,
+) -> NDArray | tuple[NDArray, NDArray]:
     """Correlate an image with weights along one axis.
 
     Complex weights are conjugated. Unlike in `correlate`, a weight of zero is a tap: zero times NaN is NaN.
@@ -325,10 +379,12 @@ def correlate1d(
     origin : int, optional
         How far the weights are moved towards the start of the axis.
     {extra}
+    {missing}
 
     Returns
     -------
     {result}
+    {weight}
 
     Raises
     ------
@@ -340,8 +396,9 @@ def correlate1d(
     >>> ndimage.correlate1d([1, 2, 4, 8], [-1, 1])
     array([0, 1, 2, 4])
     """
+    gaps = _check.missing_samples(where, nan_policy, keep_nan, min_weight, return_weight)
     return _correlate1d(
-        input, weights, axis, output, mode, cval, origin, channel_axis, precision, workers, convolution=False
+        input, weights, axis, output, mode, cval, origin, channel_axis, precision, workers, gaps, convolution=False
     )
 
 
@@ -358,7 +415,12 @@ def convolve1d(
     channel_axis: int | None = None,
     precision: str | None = None,
     workers: int | None = None,
-) -> NDArray:
+    where: ArrayLike | None = None,
+    nan_policy: str = "propagate",
+    keep_nan: bool = False,
+    min_weight: float = 0.0,
+    return_weight: bool = False,
+) -> NDArray | tuple[NDArray, NDArray]:
     """Convolve an image with weights along one axis.
 
     The correlation with the weights in reverse order. Complex weights are not conjugated. Unlike in
@@ -377,10 +439,12 @@ def convolve1d(
     origin : int, optional
         How far the weights are moved towards the end of the axis.
     {extra}
+    {missing}
 
     Returns
     -------
     {result}
+    {weight}
 
     Raises
     ------
@@ -392,8 +456,9 @@ def convolve1d(
     >>> ndimage.convolve1d([0, 0, 1, 0, 0], [1, 2, 3])
     array([0, 1, 2, 3, 0])
     """
+    gaps = _check.missing_samples(where, nan_policy, keep_nan, min_weight, return_weight)
     return _correlate1d(
-        input, weights, axis, output, mode, cval, origin, channel_axis, precision, workers, convolution=True
+        input, weights, axis, output, mode, cval, origin, channel_axis, precision, workers, gaps, convolution=True
     )
 
 
@@ -408,7 +473,12 @@ def sobel(
     channel_axis: int | None = None,
     precision: str | None = None,
     workers: int | None = None,
-) -> NDArray:
+    where: ArrayLike | None = None,
+    nan_policy: str = "propagate",
+    keep_nan: bool = False,
+    min_weight: float = 0.0,
+    return_weight: bool = False,
+) -> NDArray | tuple[NDArray, NDArray]:
     """Sobel's derivative along one axis.
 
     Weights -1, 0, 1 along `axis` and 1, 2, 1 along every other one: in an image of two axes, 8 times the
@@ -423,10 +493,12 @@ def sobel(
     {modes}
     {cval}
     {extra}
+    {missing}
 
     Returns
     -------
     {result}
+    {weight}
 
     Raises
     ------
@@ -449,7 +521,8 @@ def sobel(
     >>> ndimage.sobel(image, output=float)[1]
     array([  0., -36., -36.,   0.])
     """
-    return _slope(input, axis, 2, output, mode, cval, channel_axis, precision, workers)
+    gaps = _check.missing_samples(where, nan_policy, keep_nan, min_weight, return_weight)
+    return _slope(input, axis, 2, output, mode, cval, channel_axis, precision, workers, gaps)
 
 
 @_document
@@ -463,7 +536,12 @@ def prewitt(
     channel_axis: int | None = None,
     precision: str | None = None,
     workers: int | None = None,
-) -> NDArray:
+    where: ArrayLike | None = None,
+    nan_policy: str = "propagate",
+    keep_nan: bool = False,
+    min_weight: float = 0.0,
+    return_weight: bool = False,
+) -> NDArray | tuple[NDArray, NDArray]:
     """Prewitt's derivative along one axis.
 
     Weights -1, 0, 1 along `axis` and 1, 1, 1 along every other one: in an image of two axes, 6 times the
@@ -478,10 +556,12 @@ def prewitt(
     {modes}
     {cval}
     {extra}
+    {missing}
 
     Returns
     -------
     {result}
+    {weight}
 
     Raises
     ------
@@ -500,7 +580,8 @@ def prewitt(
     >>> ndimage.prewitt(image)[1]
     array([  0, -27, -27,   0])
     """
-    return _slope(input, axis, 1, output, mode, cval, channel_axis, precision, workers)
+    gaps = _check.missing_samples(where, nan_policy, keep_nan, min_weight, return_weight)
+    return _slope(input, axis, 1, output, mode, cval, channel_axis, precision, workers, gaps)
 
 
 @_document
@@ -514,7 +595,12 @@ def laplace(
     channel_axis: int | None = None,
     precision: str | None = None,
     workers: int | None = None,
-) -> NDArray:
+    where: ArrayLike | None = None,
+    nan_policy: str = "propagate",
+    keep_nan: bool = False,
+    min_weight: float = 0.0,
+    return_weight: bool = False,
+) -> NDArray | tuple[NDArray, NDArray]:
     """Laplacian: the sum of the second differences, weights 1, -2, 1, along the axes.
 
     Parameters
@@ -526,10 +612,12 @@ def laplace(
     axes : int or sequence of int, optional
         The axes to take differences along, if not all; a sequence of modes has one for each of them.
     {extra}
+    {missing}
 
     Returns
     -------
     {result}
+    {weight}
 
     Raises
     ------
@@ -559,15 +647,16 @@ def laplace(
     widen = _check.filter_precision(precision)
     workers = resolve_workers(workers)
     output = _check.filter_output(output, image, complex_result=image.dtype.kind == "c")
+    gaps = _check.missing_samples(where, nan_policy, keep_nan, min_weight, return_weight)
     passes = [_line(image.ndim, *line, [1, -2, 1]) for line in zip(filtered, boundaries, strict=True)]
-    if _mergeable(_Form(*_form(image, output, widen)), passes, boundaries, cval):
+    if gaps is not None or _mergeable(_Form(*_form(image, output, widen)), passes, boundaries, cval):
         cross = np.zeros([3 if axis in filtered else 1 for axis in range(image.ndim)], np.int64)
         for line in passes:
             middle = [
                 slice(None) if axis == line.axis else slice(k // 2, k // 2 + 1) for axis, k in enumerate(cross.shape)
             ]
             cross[tuple(middle)] += line.weights
-        return _filter(image, [_merge(passes, cross, one_dimensional=False)], cval, output, widen, workers)
+        return _filter(image, [_merge(passes, cross, one_dimensional=False)], cval, output, widen, workers, gaps)
 
     def second_difference(input, axis, output, mode, cval):
         return correlate1d(input, [1, -2, 1], axis, output, mode, cval, precision=precision, workers=workers)
@@ -662,7 +751,12 @@ def gaussian_filter(
     channel_axis: int | None = None,
     precision: str | None = None,
     workers: int | None = None,
-) -> NDArray:
+    where: ArrayLike | None = None,
+    nan_policy: str = "propagate",
+    keep_nan: bool = False,
+    min_weight: float = 0.0,
+    return_weight: bool = False,
+) -> NDArray | tuple[NDArray, NDArray]:
     """Blur with a Gaussian, or take a derivative of the blurred image.
 
     One pass an axis, in the order of `axes`. What is between two passes has the dtype of the result, so for
@@ -685,10 +779,12 @@ def gaussian_filter(
     axes : int or sequence of int, optional
         The axes to filter, if not all; sequences among the other arguments have one value for each of them.
     {extra}
+    {missing}
 
     Returns
     -------
     {result}
+    {weight}
 
     Raises
     ------
@@ -713,12 +809,13 @@ def gaussian_filter(
     widen = _check.filter_precision(precision)
     workers = resolve_workers(workers)
     output = _check.filter_output(output, image, complex_result=image.dtype.kind == "c")
+    gaps = _check.missing_samples(where, nan_policy, keep_nan, min_weight, return_weight)
     settings = sigma, order, mode, cval, truncate, radius, axes, channel_axis
     steps = _steps(_gaussian_steps, image, output, widen, *settings)
-    if not steps:
+    if not steps and gaps is None:
         output[...] = image
         return output
-    return _filter(image, steps, cval, output, widen, workers)
+    return _filter(image, steps, cval, output, widen, workers, gaps, gaps is not None and bool(np.any(order)))
 
 
 @_document
@@ -736,7 +833,12 @@ def gaussian_filter1d(
     channel_axis: int | None = None,
     precision: str | None = None,
     workers: int | None = None,
-) -> NDArray:
+    where: ArrayLike | None = None,
+    nan_policy: str = "propagate",
+    keep_nan: bool = False,
+    min_weight: float = 0.0,
+    return_weight: bool = False,
+) -> NDArray | tuple[NDArray, NDArray]:
     """Blur with a Gaussian along one axis, or take a derivative of the blurred image.
 
     Parameters
@@ -756,10 +858,12 @@ def gaussian_filter1d(
     radius : int, optional
         Pixels on each side of the middle, in place of `truncate`.
     {extra}
+    {missing}
 
     Returns
     -------
     {result}
+    {weight}
 
     Raises
     ------
@@ -773,16 +877,21 @@ def gaussian_filter1d(
     array([1.427, 2.068, 3.   , 3.932, 4.573])
     """
     weights = _gaussian_weights(sigma, order, truncate, radius)
-    return correlate1d(
+    gaps = _check.missing_samples(where, nan_policy, keep_nan, min_weight, return_weight)
+    return _correlate1d(
         input,
         weights,
         axis,
         output,
         mode,
         cval,
-        channel_axis=channel_axis,
-        precision=precision,
-        workers=workers,
+        0,
+        channel_axis,
+        precision,
+        workers,
+        gaps,
+        convolution=False,
+        derivative=order > 0,
     )
 
 
@@ -799,7 +908,12 @@ def uniform_filter(
     channel_axis: int | None = None,
     precision: str | None = None,
     workers: int | None = None,
-) -> NDArray:
+    where: ArrayLike | None = None,
+    nan_policy: str = "propagate",
+    keep_nan: bool = False,
+    min_weight: float = 0.0,
+    return_weight: bool = False,
+) -> NDArray | tuple[NDArray, NDArray]:
     """Mean over a box around each pixel.
 
     One pass an axis, in the order of `axes`. What is between two passes has the dtype of the result, so for
@@ -820,10 +934,12 @@ def uniform_filter(
     axes : int or sequence of int, optional
         The axes to filter, if not all; sequences among the other arguments have one value for each of them.
     {extra}
+    {missing}
 
     Returns
     -------
     {result}
+    {weight}
 
     Raises
     ------
@@ -844,17 +960,25 @@ def uniform_filter(
     array([[1., 1., 1., 0.],
            [1., 1., 1., 0.],
            [1., 1., 1., 0.]])
+
+    The mean of what is there, and how much that is:
+
+    >>> image[1, 1] = np.nan
+    >>> means, weight = ndimage.uniform_filter(image, 3, nan_policy="omit", return_weight=True)
+    >>> means[0], np.round(weight[0], 2)
+    (array([0., 0., 0., 0.]), array([0.89, 0.89, 0.89, 1.  ]))
     """
     image = _check.image(input)
     cval = _check.image_cval(cval, image.dtype)
     widen = _check.filter_precision(precision)
     workers = resolve_workers(workers)
     output = _check.filter_output(output, image, complex_result=image.dtype.kind == "c")
+    gaps = _check.missing_samples(where, nan_policy, keep_nan, min_weight, return_weight)
     steps = _steps(_uniform_steps, image, output, widen, size, mode, cval, origin, axes, channel_axis)
-    if not steps:
+    if not steps and gaps is None:
         output[...] = image
         return output
-    return _filter(image, steps, cval, output, widen, workers)
+    return _filter(image, steps, cval, output, widen, workers, gaps)
 
 
 @_document
@@ -870,7 +994,12 @@ def uniform_filter1d(
     channel_axis: int | None = None,
     precision: str | None = None,
     workers: int | None = None,
-) -> NDArray:
+    where: ArrayLike | None = None,
+    nan_policy: str = "propagate",
+    keep_nan: bool = False,
+    min_weight: float = 0.0,
+    return_weight: bool = False,
+) -> NDArray | tuple[NDArray, NDArray]:
     """Mean over `size` pixels along one axis.
 
     Parameters
@@ -886,10 +1015,12 @@ def uniform_filter1d(
     origin : int, optional
         How far these pixels are moved towards the start of the axis.
     {extra}
+    {missing}
 
     Returns
     -------
     {result}
+    {weight}
 
     Raises
     ------
@@ -910,8 +1041,9 @@ def uniform_filter1d(
     widen = _check.filter_precision(precision)
     workers = resolve_workers(workers)
     output = _check.filter_output(output, image, complex_result=image.dtype.kind == "c")
+    gaps = _check.missing_samples(where, nan_policy, keep_nan, min_weight, return_weight)
     sweep = _mean(image.ndim, axis, boundary, size, origin, output.dtype.char)
-    return _filter(image, [sweep], cval, output, widen, workers)
+    return _filter(image, [sweep], cval, output, widen, workers, gaps)
 
 
 def generic_gradient_magnitude(
@@ -1004,7 +1136,7 @@ def gaussian_laplace(
     *,
     axes: int | Sequence[int] | None = None,
     **kwargs,
-) -> NDArray:
+) -> NDArray | tuple[NDArray, NDArray]:
     """Laplacian of the image blurred with a Gaussian: the sum of the Gaussian's second derivatives.
 
     Parameters
@@ -1024,12 +1156,15 @@ def gaussian_laplace(
     axes : int or sequence of int, optional
         The axes to take derivatives along, if not all; others are not blurred.
     **kwargs
-        Further arguments of `gaussian_filter`: ``truncate``, ``radius``, ``precision``, ``workers``.
+        Further arguments of `gaussian_filter`: ``truncate``, ``radius``, ``precision``, ``workers``, and for missing
+        samples ``where``, ``nan_policy``, ``keep_nan``, ``return_weight``.
 
     Returns
     -------
     ndarray
         An array of the shape of `input`; `output` itself where that is an array.
+    weight : ndarray, if `return_weight`
+        The share of the Gaussian's weights that is used.
 
     Raises
     ------
@@ -1060,8 +1195,16 @@ def gaussian_laplace(
     blur = [0] * image.ndim
     for axis, axis_sigma in zip(axes_of_sigmas, sigmas, strict=True):
         blur[axis] = axis_sigma
+    weight = None
+    if _check.flag(kwargs.pop("return_weight", False), "return_weight"):
+        modes = ["reflect"] * image.ndim
+        for axis, axis_mode in zip(axes, _check.one_an_axis(mode, "mode", len(axes)), strict=True):
+            modes[axis] = axis_mode
+        blurred = np.result_type(image.dtype, np.float16)
+        _, weight = gaussian_filter(image, blur, 0, blurred, modes, cval, return_weight=True, **kwargs)
     derivative = functools.partial(_gaussian_derivative, sigma=blur, order=2, **kwargs)
-    return generic_laplace(image, derivative, output, mode, cval, axes=axes)
+    result = generic_laplace(image, derivative, output, mode, cval, axes=axes)
+    return result if weight is None else (result, weight)
 
 
 def gaussian_gradient_magnitude(
@@ -1092,7 +1235,8 @@ def gaussian_gradient_magnitude(
     axes : int or sequence of int, optional
         The axes to take derivatives along, if not all; all are blurred.
     **kwargs
-        Further arguments of `gaussian_filter`: ``truncate``, ``radius``, ``precision``, ``workers``.
+        Further arguments of `gaussian_filter`: ``truncate``, ``radius``, ``precision``, ``workers``, and for missing
+        samples ``where``, ``nan_policy``, ``keep_nan``.
 
     Returns
     -------
@@ -1118,6 +1262,7 @@ def gaussian_gradient_magnitude(
     >>> np.round(ndimage.gaussian_gradient_magnitude(ramp, 1)[15, 15], 2)
     np.float64(5.0)
     """
+    _check.no_weight(kwargs)
     derivative = functools.partial(_gaussian_derivative, sigma=sigma, order=1, **kwargs)
     return generic_gradient_magnitude(input, derivative, output, mode, cval, axes=axes)
 
@@ -1223,7 +1368,7 @@ def _join(first: _Pass, second: _Pass, dtype, ordered=False, rounded=False, whol
 
 
 def _correlate(
-    input, weights, output, mode, cval, origin, axes, channel_axis, precision, method, workers, *, convolution
+    input, weights, output, mode, cval, origin, axes, channel_axis, precision, method, workers, gaps, *, convolution
 ):
     image = _check.image(input)
     weights = _check.filter_weights(weights)
@@ -1250,7 +1395,7 @@ def _correlate(
         steps = None
     if steps is None and method == "auto" and weights.size >= _TRANSFORMS_FROM and not _integral(weights):
         sweep = sweep._replace(by_transforms=True)
-    return _filter(image, steps or [sweep], cval, output, widen, workers)
+    return _filter(image, steps or [sweep], cval, output, widen, workers, gaps)
 
 
 # It is asked for in every call with such a kernel; what is remembered is a copy of the weights, not the caller's array.
@@ -1321,7 +1466,10 @@ def _place_kernel(ndim, kernel, mode, origin, axes, channel_axis, convolution):
 _place_kernel_once = functools.lru_cache(maxsize=512)(_place_kernel)
 
 
-def _correlate1d(input, weights, axis, output, mode, cval, origin, channel_axis, precision, workers, *, convolution):
+def _correlate1d(
+    input, weights, axis, output, mode, cval, origin, channel_axis, precision, workers, gaps, *,
+    convolution, derivative=False,
+):
     image = _check.image(input)
     weights = _check.filter_weights_1d(weights)
     axis = _check.filter_axis(axis, _check.image_axes(image.ndim, channel_axis))
@@ -1336,17 +1484,18 @@ def _correlate1d(input, weights, axis, output, mode, cval, origin, channel_axis,
     widen = _check.filter_precision(precision)
     workers = resolve_workers(workers)
     output = _check.filter_output(output, image, "c" in image.dtype.kind + weights.dtype.kind, promote=True)
-    return _filter(image, [_line(image.ndim, axis, boundary, weights, origin)], cval, output, widen, workers)
+    sweep = _line(image.ndim, axis, boundary, weights, origin)
+    return _filter(image, [sweep], cval, output, widen, workers, gaps, derivative)
 
 
-def _slope(input, axis, across, output, mode, cval, channel_axis, precision, workers):
+def _slope(input, axis, across, output, mode, cval, channel_axis, precision, workers, gaps):
     image = _check.image(input)
     cval = _check.image_cval(cval, image.dtype)
     widen = _check.filter_precision(precision)
     workers = resolve_workers(workers)
     output = _check.filter_output(output, image, complex_result=image.dtype.kind == "c")
     steps = _steps(_slope_steps, image, output, widen, axis, across, mode, cval, channel_axis)
-    return _filter(image, steps, cval, output, widen, workers)
+    return _filter(image, steps, cval, output, widen, workers, gaps)
 
 
 def _slope_steps(form: _Form, axis, middle: int, mode, cval, channel_axis):
@@ -1475,8 +1624,12 @@ def _gaussian_weights(sigma: float, order: int, truncate: float, radius: int | N
 # ---- from passes to the engine ----
 
 
-def _filter(image, steps: Sequence[_Pass | _Pair], cval, output, widen: bool, workers: int) -> NDArray:
-    """Fill `output` with `image` after all steps; return it."""
+def _filter(
+    image, steps: Sequence[_Pass | _Pair], cval, output, widen: bool, workers: int, gaps=None, derivative=False
+) -> NDArray | tuple[NDArray, NDArray]:
+    """Fill `output` with `image` after all steps; return it. Where samples are missing (`gaps`): `_filter_valid`."""
+    if gaps is not None:
+        return _filter_valid(image, steps, cval, output, widen, workers, gaps, derivative)
     if output.size == 0:
         return output
     if np.may_share_memory(image, output):
@@ -1490,6 +1643,44 @@ def _filter(image, steps: Sequence[_Pass | _Pair], cval, output, widen: bool, wo
     if output.dtype == bool:
         np.minimum(target, 1, out=target)
     return output
+
+
+def _filter_valid(image, steps, cval, output, widen: bool, workers: int, gaps, derivative: bool):
+    """`_filter` of an image with missing samples (`pyconv.missing`)."""
+    ndim = image.ndim
+    passes = [sweep for step in steps for sweep in _passes(step, ndim)]
+    if not passes:
+        passes = steps = [_Pass(np.ones((1,) * ndim), (0,) * ndim, ("edge",) * ndim, one_dimensional=False)]
+    dtype = np.dtype(np.float64) if widen or image.dtype.kind in "biu" else _floating(image.dtype, output.dtype)
+    form = _Form(*_form(image, output, widen))._replace(source=dtype.char, output=dtype.char)
+
+    def plain(piece, target):
+        _filter(piece, steps, cval, target, widen, workers)
+
+    def direct(piece, target):
+        sums = [s._replace(by_transforms=False) if isinstance(s, _Pass) else s for s in steps]
+        _filter(piece, sums, cval, target, widen, workers)
+
+    def weigh(mask, factors, target):
+        sweeps = [
+            sweep._replace(weights=weights, divisor=0, by_transforms=False)
+            for sweep, weights in zip(passes, factors, strict=True)
+        ]
+        _filter(mask, _in_pairs(form, sweeps, 0), 0, target, False, workers)
+
+    return missing.filter_valid(image, output, passes, plain, direct, weigh, gaps, derivative, dtype)
+
+
+def _passes(step: _Pass | _Pair, ndim: int) -> list[_Pass]:
+    """The passes of a step."""
+    if isinstance(step, _Pass):
+        return [step]
+    axes = (ndim - 2, ndim - 1) if step.axes is None else step.axes[-2:]
+    names = list(engine.BOUNDARIES)
+    return [
+        _line(ndim, axis, names[code], weights, before - weights.size // 2)
+        for axis, weights, before, code in zip(axes, step.weights, step.before, step.boundary, strict=True)
+    ]
 
 
 def _sweep(image, steps: Sequence[_Pass | _Pair], cval, output, widen: bool, workers: int) -> bool:
