@@ -23,18 +23,22 @@ from __future__ import annotations
 
 import itertools
 import math
+import threading
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pyconv import _check
+from pyconv import _check, engine
 
 # Weights whose sum is a smaller share of the sum of their magnitudes are those of a derivative.
 _CANCELLED = 0.01
 
-# A block has about so many samples: four arrays of them in float32 are 1 MB, half a core's cache.
-_BLOCK = 2**16
+# A block has about so many samples.
+_BLOCK = 2**18
+
+# As much memory as a thread keeps for each of a block's arrays.
+_KEPT_BYTES = 2**22
 
 
 def filter_valid(
@@ -60,7 +64,7 @@ def filter_valid(
         ``plain(image, output)`` filters an image in which nothing is missing, ``direct`` does so with sums that depend
         on nothing but the samples under the kernel.
     weigh : callable
-        ``weigh(mask, factors, output)`` filters a mask with other weights, one array a pass.
+        ``weigh(factors)`` is a function like `plain`, of masks, with other weights: one array a pass.
     settings : tuple
         What `_check.missing_samples` returns.
     derivative : bool
@@ -100,136 +104,202 @@ def filter_valid(
 
 
 def _filter_blocks(image, where, omit, keep_nan, output, weight, sides, boundary, plain, direct, normalise):
-    filled, filtered = (_Scratch(dtype) for dtype in (_filled_dtype(image.dtype), output.dtype.newbyteorder("=")))
+    dtype = normalise.dtype
+    filled = _Scratch(np.result_type(dtype, np.complex64) if image.dtype.kind == "c" else dtype, 0)
+    filtered = _Scratch(output.dtype.newbyteorder("="), 1)
     for block, source, inner in _blocks(image.shape, sides, boundary):
         piece = _piece(image, source)
-        valid = None if where is None else _piece(where, source)
-        if valid is not None and valid.all():
-            valid = None
-        if omit and _has_nan(piece):
-            there = ~np.isnan(piece)
-            valid = there if valid is None else np.logical_and(valid, there, out=there)
-        if valid is None:
+        there = None if where is None else _piece(where, source)
+        x, sums = filled.array(piece.shape), filtered.array(piece.shape)
+        mask, framed = normalise.mask(piece.shape)
+        if not _select(piece, there, omit, x, mask[framed]):
             if piece.shape == image.shape:
                 plain(piece, output)
             else:
-                sums = filtered.array(piece.shape)
-                plain(piece, sums)
+                plain(x, sums)
                 output[block] = sums[inner]
             continue
-        x, sums = filled.array(piece.shape), filtered.array(piece.shape)
-        np.copyto(x, 0)
-        np.copyto(x, piece, where=valid)
         direct(x, sums)
-        target = output[block]
-        normalise(valid, inner, sums[inner], target, None if weight is None else weight[block])
-        if keep_nan:
-            np.copyto(target, _nan(target.dtype), where=~valid[inner])
+        of_block = None if weight is None else weight[block]
+        normalise(mask, framed, inner, sums[inner], output[block], of_block, keep_nan)
+
+
+def _select(piece, there, omit, filled, mask) -> bool:
+    """Fill `filled` with the samples that are there and 0, `mask` with 1 and 0; whether some are missing."""
+    if piece.ndim == 0:
+        piece, filled, mask = piece[np.newaxis], filled[np.newaxis], mask[np.newaxis]
+        there = None if there is None else there[np.newaxis]
+    if there is not None:
+        there = _in_rows(there, there.dtype)
+    if mask.dtype != filled.dtype:
+        # Complex numbers, of which either part may be NaN.
+        valid = ~np.isnan(piece) if omit else there
+        if omit and there is not None:
+            valid &= there
+        np.copyto(filled, 0)
+        np.copyto(filled, piece, where=valid)
+        np.copyto(mask, valid)
+        return not valid.all()
+    if not _is_in_rows(piece, mask.dtype):
+        np.copyto(filled, piece)
+        piece = filled
+    return engine.select_valid(piece, there, omit, filled, mask)
 
 
 class _Normalisation:
     """What the sums of a block are divided by."""
 
     def __init__(self, passes, weigh, sides, boundary, derivative, min_weight, return_weight, dtype):
-        self.weigh, self.min_weight, self.return_weight = weigh, min_weight, return_weight
+        self.dtype, self.sides = dtype, sides
         # A constant border is there: it is laid round the mask, since a second pass would see the constant itself.
         self.border = [
             tuple(amounts) if name == "constant" else (0, 0) for amounts, name in zip(sides, boundary, strict=True)
         ]
-        self.mask, self.shares = _Scratch(dtype), [_Scratch(dtype), _Scratch(dtype)]
+        self.framed = any(map(any, self.border))
+        self.scratch = _Scratch(dtype, 2)
+        self.settings = passes, weigh, derivative, min_weight
+        self.ready = False
+
+    def _prepare(self):
+        """What only images in which something is missing need."""
+        passes, weigh, derivative, min_weight = self.settings
         weights = [sweep.weights for sweep in passes]
         magnitudes = [np.abs(w.astype(np.result_type(w, np.float64))) for w in weights]
         sums = [complex(w.sum(dtype=np.result_type(w, np.float64))) for w in weights]
         total = math.prod(float(m.sum()) for m in magnitudes)
-        self.counts = [(w != 0).astype(np.float64) for w in weights]
-        self.magnitudes = self.counts
-        if 0 < total < math.inf:
-            self.magnitudes = [m / m.sum() for m in magnitudes]
+        regular = 0 < total < math.inf
         # What is left of the weights where they cancel.
-        self.remainder = abs(math.prod(sums)) / total if 0 < total < math.inf else 0.0
+        self.remainder = abs(math.prod(sums)) / total if regular else 0.0
         self.complete_only = derivative or not self.remainder >= _CANCELLED or min_weight == 1
-        one_sign = all(w.dtype.kind != "c" and (np.all(w >= 0) or np.all(w <= 0)) for w in weights)
-        self.signed = None
-        if not self.complete_only and not one_sign:
-            self.signed = [w / (s if w.dtype.kind == "c" else s.real) for w, s in zip(weights, sums, strict=True)]
+        counts = [(w != 0).astype(np.float64) for w in weights]
+        shares = [m / m.sum() for m in magnitudes] if regular else counts
+        self.share = _Share(weigh, shares, self.sides, self.dtype, 3)
+        self.count = self.signed = None
+        if self.complete_only:
+            # Whole numbers tell a tap that is missing however small its weight is.
+            self.count = _Share(weigh, counts, self.sides, self.dtype, 4)
+        elif not all(w.dtype.kind != "c" and (np.all(w >= 0) or np.all(w <= 0)) for w in weights):
             complex_weights = any(w.dtype.kind == "c" for w in weights)
-            self.shares.append(_Scratch(np.result_type(dtype, np.complex64) if complex_weights else dtype))
+            signed = [w / (s if w.dtype.kind == "c" else s.real) for w, s in zip(weights, sums, strict=True)]
+            dtype = np.result_type(self.dtype, np.complex64) if complex_weights else self.dtype
+            self.signed = _Share(weigh, signed, self.sides, dtype, 5)
         # A share of min_weight is reached within the roundings of its sum.
         terms = sum(w.size + 2 for w in weights)
-        info = np.finfo(dtype)
+        info = np.finfo(self.dtype)
         self.least = max(min_weight * (1 - 2 * terms * float(info.eps)), float(info.tiny))
-        self.sides, self.full = sides, {}
+        self.ready = True
 
-    def __call__(self, valid, inner, sums, target, weight):
-        """Divide the sums over the valid samples into `target`, those of a block, and fill in their weight."""
-        mask = self.mask.array([n + sum(amounts) for n, amounts in zip(valid.shape, self.border, strict=True)])
-        if any(map(any, self.border)):
+    def mask(self, shape):
+        """An array for the mask of a piece and its border, and where in it the piece is."""
+        mask = self.scratch.array([n + sum(amounts) for n, amounts in zip(shape, self.border, strict=True)])
+        if self.framed:
             mask[...] = 1
-        framed = tuple(slice(a, a + n) for n, (a, _) in zip(valid.shape, self.border, strict=True))
-        mask[(..., *framed)] = valid
+        return mask, (..., *(slice(a, a + n) for n, (a, _) in zip(shape, self.border, strict=True)))
+
+    def __call__(self, mask, framed, inner, sums, target, weight, keep_nan):
+        """Divide the sums of a block into `target`, and fill in their weight."""
+        if not self.ready:
+            self._prepare()
+        there = mask[framed][inner] if keep_nan else None
         inner = (
             ...,
             *(slice(s.start + a, s.stop + a) for s, (a, _) in zip(inner[1:], self.border, strict=True)),
         )
-        nan = _nan(target.dtype)
-        if self.complete_only:
-            share, full = self._share(mask, 0, self.counts, inner)
-            target[...] = sums
-            np.copyto(target, nan, where=share != full)
+        if self.count is not None:
+            share, full = self.count(mask, inner)
+            self._divide(sums, share, target, there, None, full, full, scaled=False)
             if weight is not None:
-                share, full = self._share(mask, 1, self.magnitudes, inner)
+                share, full = self.share(mask, inner)
                 np.divide(share, full, out=weight)
                 if full == 0:
                     weight[...] = 1
             return
-        share, full = self._share(mask, 0, self.magnitudes, inner)
+        share, full = self.share(mask, inner)
+        if self.signed is None:
+            self._divide(sums, share, target, there, weight, full, self.least * full, scaled=True)
+            return
         if weight is not None:
             np.divide(share, full, out=weight)
-        few = share < self.least * full
-        if self.signed is not None:
-            magnitude = share
-            share, full = self._share(mask, 2, self.signed, inner)
-            few |= np.abs(share) * self.remainder < _CANCELLED * magnitude
-        # Exactly 1 where nothing is missing.
-        np.divide(full, share, out=share)
-        np.multiply(sums, share, out=target, casting="same_kind")
-        np.copyto(target, nan, where=few)
+        of_signed, full_signed = self.signed(mask, inner)
+        few = np.abs(of_signed) * self.remainder < _CANCELLED * share
+        few |= share < self.least * full
+        share[few] = 0
+        np.divide(full_signed, of_signed, out=of_signed)
+        np.multiply(sums, of_signed, out=sums, casting="same_kind")
+        self._divide(sums, share, target, there, None, full, float(np.finfo(self.dtype).tiny), scaled=False)
 
-    def _share(self, mask, i, factors, inner):
-        """The share of the weights `factors` that is valid, and what it is where nothing is missing, to the last bit.
+    def _divide(self, sums, share, target, there, weight, full, least, scaled):
+        """sums * (full / share), or `sums` if not `scaled`, NaN where a share is below `least`, into `target`.
 
-        As all sums are taken in one order, the latter is the same everywhere.
+        The quotient is exactly 1 where nothing is missing.
         """
-        scratch = self.shares[i]
-        if i not in self.full:
-            shape = [sum(amounts) + 1 for amounts in self.sides]
-            sums = np.empty(shape, scratch.dtype)
-            self.weigh(np.ones(shape, mask.dtype), factors, sums)
-            self.full[i] = sums[tuple(before for before, _ in self.sides)]
-        share = scratch.array(mask.shape)
-        self.weigh(mask, factors, share)
-        return share[inner], self.full[i]
+        if sums.dtype != self.dtype:
+            if scaled:
+                np.multiply(sums, full / share, out=target, casting="same_kind")
+            else:
+                np.copyto(target, sums)
+            few = share < least if there is None else (share < least) | (there == 0)
+            np.copyto(target, _nan(target.dtype), where=few)
+            if weight is not None:
+                np.divide(share, full, out=weight)
+            return
+        arrays = sums, share, target if _is_in_rows(target, self.dtype) else sums, there, weight
+        if sums.ndim == 0:
+            arrays = tuple(None if a is None else a[np.newaxis] for a in arrays)
+        engine.normalise(*arrays, full, least, scaled)
+        if arrays[2] is sums:
+            target[...] = sums
+
+
+class _Share:
+    """The share of some weights that a mask leaves, and what it is where nothing is missing, to the last bit.
+
+    As all sums are taken in one order, the latter is the same everywhere.
+    """
+
+    def __init__(self, weigh, factors, sides, dtype, place):
+        self.weigh, self.scratch = weigh(factors), _Scratch(dtype, place)
+        shape = [sum(amounts) + 1 for amounts in sides]
+        sums = np.empty(shape, dtype)
+        self.weigh(np.ones(shape, np.finfo(dtype).dtype), sums)
+        self.full = sums[tuple(before for before, _ in sides)]
+
+    def __call__(self, mask, inner):
+        share = self.scratch.array(mask.shape)
+        self.weigh(mask, share)
+        return share[inner], self.full
 
 
 class _Scratch:
-    """Memory for one block after the other."""
+    """Memory for one block after the other, which the next call finds again: anew, it would have to be mapped."""
 
-    def __init__(self, dtype):
-        self.dtype = np.dtype(dtype)
-        self.samples = np.empty(0, self.dtype)
+    kept = threading.local()
+
+    def __init__(self, dtype, place):
+        self.dtype, self.place = np.dtype(dtype), place
 
     def array(self, shape):
-        size = math.prod(shape)
-        if self.samples.size < size:
-            self.samples = np.empty(size, self.dtype)
-        return self.samples[:size].reshape(shape)
+        size = math.prod(shape) * self.dtype.itemsize
+        memory = self.kept.__dict__.setdefault(self.place, _NOTHING)
+        if memory.size < size:
+            memory = np.empty(size, np.uint8)
+            if size <= _KEPT_BYTES:
+                self.kept.__dict__[self.place] = memory
+        return memory[:size].view(self.dtype).reshape(shape)
 
 
-def _filled_dtype(dtype: np.dtype) -> np.dtype:
-    """The dtype of an image whose missing samples are zeros, in which it is as exact as before."""
-    if dtype.kind in "biu":
-        return np.dtype(np.float64)
-    return np.promote_types(dtype.newbyteorder("="), np.float32)
+_NOTHING = np.empty(0, np.uint8)
+
+
+def _is_in_rows(array: NDArray, dtype: np.dtype) -> bool:
+    """Whether an array is of a dtype, native, and its samples are neighbours in memory along the last axis."""
+    if array.dtype != dtype or not array.flags.aligned:
+        return False
+    return array.ndim == 0 or array.shape[-1] <= 1 or array.strides[-1] == array.itemsize
+
+
+def _in_rows(array: NDArray, dtype: np.dtype) -> NDArray:
+    return array if _is_in_rows(array, dtype) else np.ascontiguousarray(array)
 
 
 def _nan(dtype: np.dtype):

@@ -1657,16 +1657,18 @@ def _filter_valid(image, steps, cval, output, widen: bool, workers: int, gaps, d
     def plain(piece, target):
         _filter(piece, steps, cval, target, widen, workers)
 
+    sums = [step._replace(by_transforms=False) if isinstance(step, _Pass) else step for step in steps]
+
     def direct(piece, target):
-        sums = [s._replace(by_transforms=False) if isinstance(s, _Pass) else s for s in steps]
         _filter(piece, sums, cval, target, widen, workers)
 
-    def weigh(mask, factors, target):
+    def weigh(factors):
         sweeps = [
             sweep._replace(weights=weights, divisor=0, by_transforms=False)
             for sweep, weights in zip(passes, factors, strict=True)
         ]
-        _filter(mask, _in_pairs(form, sweeps, 0), 0, target, False, workers)
+        sweeps = _in_pairs(form, sweeps, 0)
+        return lambda mask, target: _filter(mask, sweeps, 0, target, False, workers)
 
     return missing.filter_valid(image, output, passes, plain, direct, weigh, gaps, derivative, dtype)
 
