@@ -41,128 +41,41 @@ _BLOCK = 2**18
 _KEPT_BYTES = 2**22
 
 
-def filter_valid(
-    image: NDArray,
-    output: NDArray,
-    passes: Sequence,
-    plain: Callable,
-    direct: Callable,
-    weigh: Callable,
-    settings: tuple,
-    derivative: bool,
-    dtype: np.dtype,
-):
-    """Fill `output` with the filtered image; return it, or it and the share of the weights that is valid.
+class MaskWeights:
+    """How a mask is filtered beside its image, and what the outcome means.
 
     Parameters
     ----------
-    image, output : ndarray
-        Of one shape.
     passes : sequence
-        The sweeps of the filter, with `weights` of as many axes as the image, `before` and `boundary`.
-    plain, direct : callable
-        ``plain(image, output)`` filters an image in which nothing is missing, ``direct`` does so with sums that depend
-        on nothing but the samples under the kernel.
-    weigh : callable
-        ``weigh(factors)`` is a function like `plain`, of masks, with other weights: one array a pass.
-    settings : tuple
-        What `_check.missing_samples` returns.
+        The sweeps of the image's filter, with `weights` of as many axes as the image, `before` and `boundary`.
     derivative : bool
         Whether the weights are those of a derivative whatever their sum.
+    min_weight : float
     dtype : dtype
         The real dtype in which the sums of the image are taken.
+    steps_of : callable
+        ``steps_of(factors)`` are the steps of a filter with other weights, one array a pass.
+    weigh : callable
+        ``weigh(steps, mask, output)`` filters a mask in such steps.
     """
-    where, nan_policy, keep_nan, min_weight, return_weight = settings
-    if where is not None:
-        where = _check.samples_used(where, image)
-    # Integers have no NaN.
-    omit = nan_policy == "omit" and image.dtype.kind in "fc"
-    if where is not None or omit:
-        _check.output_has_nan(output, image)
-    sides = [[0, 0] for _ in image.shape]
-    boundary = ["edge"] * image.ndim
-    for sweep in passes:
-        for axis, k in enumerate(sweep.weights.shape):
-            if k > 1:
-                sides[axis][0] += sweep.before[axis]
-                sides[axis][1] += k - 1 - sweep.before[axis]
-                boundary[axis] = sweep.boundary[axis]
-    if nan_policy == "raise":
-        _refuse_nan(image, where)
-    weight = np.ones(image.shape, dtype) if return_weight else None
-    if where is None and not omit:
-        plain(image, output)
-    elif output.size:
-        if np.may_share_memory(image, output):
-            image = image.copy()
-        if where is not None and np.may_share_memory(where, output):
-            where = where.copy()
-        normalise = _Normalisation(passes, weigh, sides, boundary, derivative, min_weight, return_weight, dtype)
-        with np.errstate(all="ignore"):
-            _filter_blocks(image, where, omit, keep_nan, output, weight, sides, boundary, plain, direct, normalise)
-    return (output, weight) if return_weight else output
 
-
-def _filter_blocks(image, where, omit, keep_nan, output, weight, sides, boundary, plain, direct, normalise):
-    dtype = normalise.dtype
-    filled = _Scratch(np.result_type(dtype, np.complex64) if image.dtype.kind == "c" else dtype, 0)
-    filtered = _Scratch(output.dtype.newbyteorder("="), 1)
-    for block, source, inner in _blocks(image.shape, sides, boundary):
-        piece = _piece(image, source)
-        there = None if where is None else _piece(where, source)
-        x, sums = filled.array(piece.shape), filtered.array(piece.shape)
-        mask, framed = normalise.mask(piece.shape)
-        if not _select(piece, there, omit, x, mask[framed]):
-            if piece.shape == image.shape:
-                plain(piece, output)
-            else:
-                plain(x, sums)
-                output[block] = sums[inner]
-            continue
-        direct(x, sums)
-        of_block = None if weight is None else weight[block]
-        normalise(mask, framed, inner, sums[inner], output[block], of_block, keep_nan)
-
-
-def _select(piece, there, omit, filled, mask) -> bool:
-    """Fill `filled` with the samples that are there and 0, `mask` with 1 and 0; whether some are missing."""
-    if piece.ndim == 0:
-        piece, filled, mask = piece[np.newaxis], filled[np.newaxis], mask[np.newaxis]
-        there = None if there is None else there[np.newaxis]
-    if there is not None:
-        there = _in_rows(there, there.dtype)
-    if mask.dtype != filled.dtype:
-        # Complex numbers, of which either part may be NaN.
-        valid = ~np.isnan(piece) if omit else there
-        if omit and there is not None:
-            valid &= there
-        np.copyto(filled, 0)
-        np.copyto(filled, piece, where=valid)
-        np.copyto(mask, valid)
-        return not valid.all()
-    if not _is_in_rows(piece, mask.dtype):
-        np.copyto(filled, piece)
-        piece = filled
-    return engine.select_valid(piece, there, omit, filled, mask)
-
-
-class _Normalisation:
-    """What the sums of a block are divided by."""
-
-    def __init__(self, passes, weigh, sides, boundary, derivative, min_weight, return_weight, dtype):
-        self.dtype, self.sides = dtype, sides
+    def __init__(self, passes: Sequence, derivative: bool, min_weight: float, dtype: np.dtype, steps_of, weigh):
+        self.dtype, ndim = dtype, passes[0].weights.ndim
+        self.sides, self.boundary = [(0, 0)] * ndim, ["edge"] * ndim
+        for sweep in passes:
+            for axis, k in enumerate(sweep.weights.shape):
+                if k > 1:
+                    self.sides[axis] = sweep.before[axis], k - 1 - sweep.before[axis]
+                    self.boundary[axis] = sweep.boundary[axis]
         # A constant border is there: it is laid round the mask, since a second pass would see the constant itself.
         self.border = [
-            tuple(amounts) if name == "constant" else (0, 0) for amounts, name in zip(sides, boundary, strict=True)
+            amounts if name == "constant" else (0, 0) for amounts, name in zip(self.sides, self.boundary, strict=True)
         ]
         self.framed = any(map(any, self.border))
-        self.scratch = _Scratch(dtype, 2)
-        self.settings = passes, weigh, derivative, min_weight
-        self.ready = False
 
-    def _prepare(self):
-        """What only images in which something is missing need."""
-        passes, weigh, derivative, min_weight = self.settings
+        def share(factors, dtype, place):
+            return _Share(steps_of(factors), weigh, self.sides, dtype, place)
+
         weights = [sweep.weights for sweep in passes]
         magnitudes = [np.abs(w.astype(np.result_type(w, np.float64))) for w in weights]
         sums = [complex(w.sum(dtype=np.result_type(w, np.float64))) for w in weights]
@@ -170,63 +83,55 @@ class _Normalisation:
         regular = 0 < total < math.inf
         # What is left of the weights where they cancel.
         self.remainder = abs(math.prod(sums)) / total if regular else 0.0
-        self.complete_only = derivative or not self.remainder >= _CANCELLED or min_weight == 1
+        complete_only = derivative or not self.remainder >= _CANCELLED or min_weight == 1
         counts = [(w != 0).astype(np.float64) for w in weights]
-        shares = [m / m.sum() for m in magnitudes] if regular else counts
-        self.share = _Share(weigh, shares, self.sides, self.dtype, 3)
-        self.count = self.signed = None
-        if self.complete_only:
-            # Whole numbers tell a tap that is missing however small its weight is.
-            self.count = _Share(weigh, counts, self.sides, self.dtype, 4)
-        elif not all(w.dtype.kind != "c" and (np.all(w >= 0) or np.all(w <= 0)) for w in weights):
-            complex_weights = any(w.dtype.kind == "c" for w in weights)
+        self.share = share([m / m.sum() for m in magnitudes] if regular else counts, dtype, 3)
+        # Whole numbers tell a tap that is missing however small its weight is.
+        self.count = share(counts, dtype, 4) if complete_only else None
+        self.signed = None
+        if not complete_only and not all(w.dtype.kind != "c" and (np.all(w >= 0) or np.all(w <= 0)) for w in weights):
+            is_complex = any(w.dtype.kind == "c" for w in weights)
             signed = [w / (s if w.dtype.kind == "c" else s.real) for w, s in zip(weights, sums, strict=True)]
-            dtype = np.result_type(self.dtype, np.complex64) if complex_weights else self.dtype
-            self.signed = _Share(weigh, signed, self.sides, dtype, 5)
+            self.signed = share(signed, np.result_type(dtype, np.complex64) if is_complex else dtype, 5)
         # A share of min_weight is reached within the roundings of its sum.
         terms = sum(w.size + 2 for w in weights)
-        info = np.finfo(self.dtype)
-        self.least = max(min_weight * (1 - 2 * terms * float(info.eps)), float(info.tiny))
-        self.ready = True
+        info = np.finfo(dtype)
+        self.least = max(min_weight * (1 - 2 * terms * float(info.eps)), float(info.tiny)) * float(self.share.full)
 
     def mask(self, shape):
         """An array for the mask of a piece and its border, and where in it the piece is."""
-        mask = self.scratch.array([n + sum(amounts) for n, amounts in zip(shape, self.border, strict=True)])
-        if self.framed:
-            mask[...] = 1
+        mask = _scratch([n + sum(amounts) for n, amounts in zip(shape, self.border, strict=True)], self.dtype, 2)
+        if not self.framed:
+            return mask, ...
+        mask[...] = 1
         return mask, (..., *(slice(a, a + n) for n, (a, _) in zip(shape, self.border, strict=True)))
 
-    def __call__(self, mask, framed, inner, sums, target, weight, keep_nan):
-        """Divide the sums of a block into `target`, and fill in their weight."""
-        if not self.ready:
-            self._prepare()
-        there = mask[framed][inner] if keep_nan else None
-        inner = (
-            ...,
-            *(slice(s.start + a, s.stop + a) for s, (a, _) in zip(inner[1:], self.border, strict=True)),
-        )
+    def normalise(self, weigh, mask, inner, sums, target, weight, there):
+        """Divide the sums of a block into `target` and fill in its weight; NaN where `there`, if it is given, is 0.
+
+        `inner` is the block's place in the mask."""
         if self.count is not None:
-            share, full = self.count(mask, inner)
+            share, full = self.count(weigh, mask, inner)
             self._divide(sums, share, target, there, None, full, full, scaled=False)
             if weight is not None:
-                share, full = self.share(mask, inner)
+                share, full = self.share(weigh, mask, inner)
                 np.divide(share, full, out=weight)
                 if full == 0:
                     weight[...] = 1
             return
-        share, full = self.share(mask, inner)
+        share, full = self.share(weigh, mask, inner)
         if self.signed is None:
-            self._divide(sums, share, target, there, weight, full, self.least * full, scaled=True)
+            self._divide(sums, share, target, there, weight, full, self.least, scaled=True)
             return
         if weight is not None:
             np.divide(share, full, out=weight)
-        of_signed, full_signed = self.signed(mask, inner)
+        of_signed, full_signed = self.signed(weigh, mask, inner)
         few = np.abs(of_signed) * self.remainder < _CANCELLED * share
-        few |= share < self.least * full
+        few |= share < self.least
         share[few] = 0
         np.divide(full_signed, of_signed, out=of_signed)
         np.multiply(sums, of_signed, out=sums, casting="same_kind")
-        self._divide(sums, share, target, there, None, full, float(np.finfo(self.dtype).tiny), scaled=False)
+        self._divide(sums, share, target, there, None, full, self.least, scaled=False)
 
     def _divide(self, sums, share, target, there, weight, full, least, scaled):
         """sums * (full / share), or `sums` if not `scaled`, NaN where a share is below `least`, into `target`.
@@ -257,35 +162,124 @@ class _Share:
     As all sums are taken in one order, the latter is the same everywhere.
     """
 
-    def __init__(self, weigh, factors, sides, dtype, place):
-        self.weigh, self.scratch = weigh(factors), _Scratch(dtype, place)
+    def __init__(self, steps, weigh, sides, dtype, place):
+        self.steps, self.dtype, self.place = steps, np.dtype(dtype), place
         shape = [sum(amounts) + 1 for amounts in sides]
         sums = np.empty(shape, dtype)
-        self.weigh(np.ones(shape, np.finfo(dtype).dtype), sums)
+        weigh(steps, np.ones(shape, np.finfo(dtype).dtype), sums)
         self.full = sums[tuple(before for before, _ in sides)]
 
-    def __call__(self, mask, inner):
-        share = self.scratch.array(mask.shape)
-        self.weigh(mask, share)
+    def __call__(self, weigh, mask, inner):
+        share = _scratch(mask.shape, self.dtype, self.place)
+        weigh(self.steps, mask, share)
         return share[inner], self.full
 
 
-class _Scratch:
+def filter_valid(
+    image: NDArray,
+    output: NDArray,
+    weights: MaskWeights,
+    plain: Callable,
+    direct: Callable,
+    weigh: Callable,
+    settings: tuple,
+):
+    """Fill `output` with the filtered image; return it, or it and the share of the weights that is valid.
+
+    Parameters
+    ----------
+    image, output : ndarray
+        Of one shape.
+    weights : MaskWeights
+    plain, direct : callable
+        ``plain(image, output)`` filters an image in which nothing is missing, ``direct`` does so with sums that depend
+        on nothing but the samples under the kernel.
+    weigh : callable
+        As in `MaskWeights`.
+    settings : tuple
+        What `_check.missing_samples` returns.
+    """
+    where, nan_policy, keep_nan, _, return_weight = settings
+    if where is not None:
+        where = _check.samples_used(where, image)
+    # Integers have no NaN.
+    omit = nan_policy == "omit" and image.dtype.kind in "fc"
+    if where is not None or omit:
+        _check.output_has_nan(output, image)
+    if nan_policy == "raise":
+        _refuse_nan(image, where)
+    weight = np.ones(image.shape, weights.dtype) if return_weight else None
+    if where is None and not omit:
+        plain(image, output)
+    elif output.size:
+        if np.may_share_memory(image, output):
+            image = image.copy()
+        if where is not None and np.may_share_memory(where, output):
+            where = where.copy()
+        with np.errstate(all="ignore"):
+            _filter_blocks(image, where, omit, keep_nan, output, weight, weights, plain, direct, weigh)
+    return (output, weight) if return_weight else output
+
+
+def _filter_blocks(image, where, omit, keep_nan, output, weight, weights, plain, direct, weigh):
+    dtype, filtered = weights.dtype, output.dtype.newbyteorder("=")
+    filled = np.result_type(dtype, np.complex64) if image.dtype.kind == "c" else dtype
+    for block, source, inner in _blocks(image.shape, weights.sides, weights.boundary):
+        piece = _piece(image, source)
+        there = None if where is None else _piece(where, source)
+        x, sums = _scratch(piece.shape, filled, 0), _scratch(piece.shape, filtered, 1)
+        mask, framed = weights.mask(piece.shape)
+        if not _select(piece, there, omit, x, mask[framed]):
+            if piece.shape == image.shape:
+                plain(piece, output)
+            else:
+                plain(x, sums)
+                output[block] = sums[inner]
+            continue
+        direct(x, sums)
+        kept = mask[framed][inner] if keep_nan else None
+        in_mask = inner
+        if weights.framed:
+            shifts = [before for before, _ in weights.border]
+            in_mask = (..., *(slice(s.start + a, s.stop + a) for s, a in zip(inner[1:], shifts, strict=True)))
+        of_block = None if weight is None else weight[block]
+        weights.normalise(weigh, mask, in_mask, sums[inner], output[block], of_block, kept)
+
+
+def _select(piece, there, omit, filled, mask) -> bool:
+    """Fill `filled` with the samples that are there and 0, `mask` with 1 and 0; whether some are missing."""
+    if piece.ndim == 0:
+        piece, filled, mask = piece[np.newaxis], filled[np.newaxis], mask[np.newaxis]
+        there = None if there is None else there[np.newaxis]
+    if there is not None:
+        there = _in_rows(there, there.dtype)
+    if mask.dtype != filled.dtype:
+        # Complex numbers, of which either part may be NaN.
+        valid = ~np.isnan(piece) if omit else there
+        if omit and there is not None:
+            valid &= there
+        np.copyto(filled, 0)
+        np.copyto(filled, piece, where=valid)
+        np.copyto(mask, valid)
+        return not valid.all()
+    if not _is_in_rows(piece, mask.dtype):
+        np.copyto(filled, piece)
+        piece = filled
+    return engine.select_valid(piece, there, omit, filled, mask)
+
+
+_kept = threading.local()
+
+
+def _scratch(shape, dtype, place):
     """Memory for one block after the other, which the next call finds again: anew, it would have to be mapped."""
-
-    kept = threading.local()
-
-    def __init__(self, dtype, place):
-        self.dtype, self.place = np.dtype(dtype), place
-
-    def array(self, shape):
-        size = math.prod(shape) * self.dtype.itemsize
-        memory = self.kept.__dict__.setdefault(self.place, _NOTHING)
-        if memory.size < size:
-            memory = np.empty(size, np.uint8)
-            if size <= _KEPT_BYTES:
-                self.kept.__dict__[self.place] = memory
-        return memory[:size].view(self.dtype).reshape(shape)
+    size = math.prod(shape) * dtype.itemsize
+    memory = _kept.__dict__.get(place, _NOTHING)
+    if memory.size < size:
+        memory = np.empty(size, np.uint8)
+        if size <= _KEPT_BYTES:
+            _kept.__dict__[place] = memory
+    return memory[:size].view(dtype).reshape(shape)
 
 
 _NOTHING = np.empty(0, np.uint8)

@@ -1648,11 +1648,10 @@ def _filter(
 def _filter_valid(image, steps, cval, output, widen: bool, workers: int, gaps, derivative: bool):
     """`_filter` of an image with missing samples (`pyconv.missing`)."""
     ndim = image.ndim
-    passes = [sweep for step in steps for sweep in _passes(step, ndim)]
-    if not passes:
-        passes = steps = [_Pass(np.ones((1,) * ndim), (0,) * ndim, ("edge",) * ndim, one_dimensional=False)]
+    steps = tuple(steps) or (_Pass(np.ones((1,) * ndim), (0,) * ndim, ("edge",) * ndim, one_dimensional=False),)
     dtype = np.dtype(np.float64) if widen or image.dtype.kind in "biu" else _floating(image.dtype, output.dtype)
-    form = _Form(*_form(image, output, widen))._replace(source=dtype.char, output=dtype.char)
+    *_, min_weight, _ = gaps
+    weights = _mask_weights(_Known(steps), _form(image, output, widen), dtype, derivative, min_weight)
 
     def plain(piece, target):
         _filter(piece, steps, cval, target, widen, workers)
@@ -1662,15 +1661,48 @@ def _filter_valid(image, steps, cval, output, widen: bool, workers: int, gaps, d
     def direct(piece, target):
         _filter(piece, sums, cval, target, widen, workers)
 
-    def weigh(factors):
+    def weigh(steps, mask, target):
+        _filter(mask, steps, 0, target, False, workers)
+
+    return missing.filter_valid(image, output, weights, plain, direct, weigh, gaps)
+
+
+class _Known:
+    """Steps as a key: they are the same where all their numbers are."""
+
+    def __init__(self, steps):
+        self.steps, self.key = steps, _hashable(steps)
+
+    def __eq__(self, other):
+        return self.key == other.key
+
+    def __hash__(self):
+        return hash(self.key)
+
+
+def _hashable(value):
+    if isinstance(value, np.ndarray):
+        return value.tobytes(), value.dtype.char, value.shape
+    return tuple(map(_hashable, value)) if isinstance(value, tuple) else value
+
+
+# What is remembered are copies of the weights, not the caller's array.
+@functools.lru_cache(maxsize=64)
+def _mask_weights(known: _Known, form: tuple, dtype, derivative: bool, min_weight: float) -> missing.MaskWeights:
+    form = _Form(*form)._replace(source=dtype.char, output=dtype.char, widen=False)
+    passes = [sweep for step in known.steps for sweep in _passes(step, form.ndim)]
+
+    def steps_of(factors):
         sweeps = [
             sweep._replace(weights=weights, divisor=0, by_transforms=False)
             for sweep, weights in zip(passes, factors, strict=True)
         ]
-        sweeps = _in_pairs(form, sweeps, 0)
-        return lambda mask, target: _filter(mask, sweeps, 0, target, False, workers)
+        return _in_pairs(form, sweeps, 0)
 
-    return missing.filter_valid(image, output, passes, plain, direct, weigh, gaps, derivative, dtype)
+    def weigh(steps, mask, target):
+        _filter(mask, steps, 0, target, False, 1)
+
+    return missing.MaskWeights(passes, derivative, min_weight, dtype, steps_of, weigh)
 
 
 def _passes(step: _Pass | _Pair, ndim: int) -> list[_Pass]:
