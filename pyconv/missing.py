@@ -17,6 +17,9 @@ would make an edge. The same holds where the valid taps of a kernel cancel so fa
 The image is filtered block by block, each with as many samples around it as the kernel reaches: the block, its mask,
 and both filtered make up all the memory there is beyond input and output. A block in which nothing is missing is only
 looked through, and filtered as ever.
+
+Sums of large kernels may be taken by transforms of tiles, whose error is one of the largest sum in reach. Divided by a
+small share of the weights it would grow, so where less than half of the weights is valid sums are taken again directly.
 """
 
 from __future__ import annotations
@@ -37,6 +40,9 @@ _CANCELLED = 0.01
 # A block has about so many samples.
 _BLOCK = 2**18
 
+# The same of the parts of a block in which some sums by transforms are taken again.
+_CELL = 2**12
+
 # As much memory as a thread keeps for each of a block's arrays.
 _KEPT_BYTES = 2**22
 
@@ -54,7 +60,7 @@ class MaskWeights:
     dtype : dtype
         The real dtype in which the sums of the image are taken.
     steps_of : callable
-        ``steps_of(factors)`` are the steps of a filter with other weights, one array a pass.
+        ``steps_of(factors, by_transforms)`` are the steps of a filter with other weights, one array a pass.
     weigh : callable
         ``weigh(steps, mask, output)`` filters a mask in such steps.
     """
@@ -73,8 +79,8 @@ class MaskWeights:
         ]
         self.framed = any(map(any, self.border))
 
-        def share(factors, dtype, place):
-            return _Share(steps_of(factors), weigh, self.sides, dtype, place)
+        def share(factors, dtype, place, transforms=False):
+            return _Share(steps_of(factors, transforms), weigh, self.sides, dtype, place)
 
         weights = [sweep.weights for sweep in passes]
         magnitudes = [np.abs(w.astype(np.result_type(w, np.float64))) for w in weights]
@@ -85,7 +91,8 @@ class MaskWeights:
         self.remainder = abs(math.prod(sums)) / total if regular else 0.0
         complete_only = derivative or not self.remainder >= _CANCELLED or min_weight == 1
         counts = [(w != 0).astype(np.float64) for w in weights]
-        self.share = share([m / m.sum() for m in magnitudes] if regular else counts, dtype, 3)
+        shares = [m / m.sum() for m in magnitudes] if regular else counts
+        self.share = share(shares, dtype, 3)
         # Whole numbers tell a tap that is missing however small its weight is.
         self.count = share(counts, dtype, 4) if complete_only else None
         self.signed = None
@@ -93,10 +100,28 @@ class MaskWeights:
             is_complex = any(w.dtype.kind == "c" for w in weights)
             signed = [w / (s if w.dtype.kind == "c" else s.real) for w, s in zip(weights, sums, strict=True)]
             self.signed = share(signed, np.result_type(dtype, np.complex64) if is_complex else dtype, 5)
+        self._choose_transforms(passes, shares, counts, share)
         # A share of min_weight is reached within the roundings of its sum.
         terms = sum(w.size + 2 for w in weights)
         info = np.finfo(dtype)
         self.least = max(min_weight * (1 - 2 * terms * float(info.eps)), float(info.tiny)) * float(self.share.full)
+
+    def _choose_transforms(self, passes, shares, counts, share):
+        """`transformed`, what sums by transforms tell of a mask; None: they are not for this filter.
+
+        Then `almost` is what is as good as all weights, and below `enough` sums are taken directly. A sum of n terms by
+        transforms is off by at most half of (n + 2) roundings of the largest one (`pyconv.plan`).
+        """
+        self.transformed = None
+        terms, eps = sum(sweep.weights.size for sweep in passes), float(np.finfo(self.dtype).eps)
+        if self.signed is not None or not any(sweep.by_transforms for sweep in passes):
+            return
+        if self.count is None:
+            self.transformed = share(shares, self.dtype, 3, True)
+            self.almost, self.enough = float(self.share.full) * (1 - (terms + 2) * eps), float(self.share.full) / 2
+        elif terms * (terms + 2) * eps / 4 < 0.5:
+            self.transformed = share(counts, self.dtype, 4, True)
+            self.almost, self.enough = float(self.count.full) - 0.5, 0.0
 
     def mask(self, shape):
         """An array for the mask of a piece and its border, and where in it the piece is."""
@@ -106,44 +131,57 @@ class MaskWeights:
         mask[...] = 1
         return mask, (..., *(slice(a, a + n) for n, (a, _) in zip(shape, self.border, strict=True)))
 
-    def normalise(self, weigh, mask, inner, sums, target, weight, there):
+    def normalise(self, weigh, mask, inner, sums, target, weight, there, transforms):
         """Divide the sums of a block into `target` and fill in its weight; NaN where `there`, if it is given, is 0.
 
-        `inner` is the block's place in the mask."""
+        `inner` is the block's place in the mask. With `transforms`, sums were taken by transforms: where that was not
+        accurate enough is returned.
+        """
+        few = None
+        if transforms:
+            share, _ = self.transformed(weigh, mask, inner)
+            if self.enough:
+                few = share < self.enough
         if self.count is not None:
-            share, full = self.count(weigh, mask, inner)
-            self._divide(sums, share, target, there, None, full, full, scaled=False)
+            if not transforms:
+                share, _ = self.count(weigh, mask, inner)
+            whole = self.almost if transforms else self.count.full
+            self._divide(sums, share, target, there, None, self.count.full, whole, whole, scaled=False)
             if weight is not None:
                 share, full = self.share(weigh, mask, inner)
                 np.divide(share, full, out=weight)
                 if full == 0:
                     weight[...] = 1
-            return
-        share, full = self.share(weigh, mask, inner)
+            return few
+        full = self.share.full
+        if not transforms:
+            share, _ = self.share(weigh, mask, inner)
         if self.signed is None:
-            self._divide(sums, share, target, there, weight, full, self.least, scaled=True)
-            return
+            almost = self.almost if transforms else full
+            self._divide(sums, share, target, there, weight, full, almost, self.least, scaled=True)
+            return few
         if weight is not None:
             np.divide(share, full, out=weight)
         of_signed, full_signed = self.signed(weigh, mask, inner)
-        few = np.abs(of_signed) * self.remainder < _CANCELLED * share
-        few |= share < self.least
-        share[few] = 0
+        cancelled = np.abs(of_signed) * self.remainder < _CANCELLED * share
+        share[cancelled] = 0
         np.divide(full_signed, of_signed, out=of_signed)
         np.multiply(sums, of_signed, out=sums, casting="same_kind")
-        self._divide(sums, share, target, there, None, full, self.least, scaled=False)
+        self._divide(sums, share, target, there, None, full, full, self.least, scaled=False)
+        return None
 
-    def _divide(self, sums, share, target, there, weight, full, least, scaled):
+    def _divide(self, sums, share, target, there, weight, full, almost, least, scaled):
         """sums * (full / share), or `sums` if not `scaled`, NaN where a share is below `least`, into `target`.
 
-        The quotient is exactly 1 where nothing is missing.
+        The quotient is exactly 1 where nothing is missing: where a share is at least `almost`.
         """
         if sums.dtype != self.dtype:
+            few = share < least if there is None else (share < least) | (there == 0)
+            share[share >= almost] = full
             if scaled:
                 np.multiply(sums, full / share, out=target, casting="same_kind")
             else:
                 np.copyto(target, sums)
-            few = share < least if there is None else (share < least) | (there == 0)
             np.copyto(target, _nan(target.dtype), where=few)
             if weight is not None:
                 np.divide(share, full, out=weight)
@@ -151,7 +189,7 @@ class MaskWeights:
         arrays = sums, share, target if _is_in_rows(target, self.dtype) else sums, there, weight
         if sums.ndim == 0:
             arrays = tuple(None if a is None else a[np.newaxis] for a in arrays)
-        engine.normalise(*arrays, full, least, scaled)
+        engine.normalise(*arrays, full, almost, least, scaled)
         if arrays[2] is sums:
             target[...] = sums
 
@@ -216,34 +254,55 @@ def filter_valid(
             image = image.copy()
         if where is not None and np.may_share_memory(where, output):
             where = where.copy()
+        blocks = _Blocks(image, where, omit, keep_nan, output, weight, weights, plain, direct, weigh)
         with np.errstate(all="ignore"):
-            _filter_blocks(image, where, omit, keep_nan, output, weight, weights, plain, direct, weigh)
+            for places in _blocks(image.shape, weights.sides, weights.boundary):
+                blocks.fill(*places, weights.transformed is not None)
     return (output, weight) if return_weight else output
 
 
-def _filter_blocks(image, where, omit, keep_nan, output, weight, weights, plain, direct, weigh):
-    dtype, filtered = weights.dtype, output.dtype.newbyteorder("=")
-    filled = np.result_type(dtype, np.complex64) if image.dtype.kind == "c" else dtype
-    for block, source, inner in _blocks(image.shape, weights.sides, weights.boundary):
-        piece = _piece(image, source)
-        there = None if where is None else _piece(where, source)
-        x, sums = _scratch(piece.shape, filled, 0), _scratch(piece.shape, filtered, 1)
+class _Blocks:
+    """An image and its output, filtered block by block."""
+
+    def __init__(self, image, where, omit, keep_nan, output, weight, weights, plain, direct, weigh):
+        self.image, self.where, self.omit, self.keep_nan = image, where, omit, keep_nan
+        self.output, self.weight, self.weights = output, weight, weights
+        self.plain, self.direct, self.weigh = plain, direct, weigh
+        self.filtered = output.dtype.newbyteorder("=")
+        self.filled = np.result_type(weights.dtype, np.complex64) if image.dtype.kind == "c" else weights.dtype
+
+    def fill(self, block, source, inner, transforms):
+        """One block of the output, from a piece of the image: see `_blocks`."""
+        weights, target = self.weights, self.output[block]
+        piece = _piece(self.image, source)
+        there = None if self.where is None else _piece(self.where, source)
+        x, sums = _scratch(piece.shape, self.filled, 0), _scratch(piece.shape, self.filtered, 1)
         mask, framed = weights.mask(piece.shape)
-        if not _select(piece, there, omit, x, mask[framed]):
-            if piece.shape == image.shape:
-                plain(piece, output)
+        if not _select(piece, there, self.omit, x, mask[framed]):
+            if piece.shape == self.image.shape:
+                self.plain(piece, self.output)
             else:
-                plain(x, sums)
-                output[block] = sums[inner]
-            continue
-        direct(x, sums)
-        kept = mask[framed][inner] if keep_nan else None
+                self.plain(x, sums)
+                target[...] = sums[inner]
+            return
+        weight = None if self.weight is None else self.weight[block]
+        if weights.transformed is not None and not mask.any():
+            target[...] = _nan(target.dtype)
+            if weight is not None:
+                weight[...] = 0
+            return
+        (self.plain if transforms else self.direct)(x, sums)
+        kept = mask[framed][inner] if self.keep_nan else None
         in_mask = inner
         if weights.framed:
             shifts = [before for before, _ in weights.border]
             in_mask = (..., *(slice(s.start + a, s.stop + a) for s, a in zip(inner[1:], shifts, strict=True)))
-        of_block = None if weight is None else weight[block]
-        weights.normalise(weigh, mask, in_mask, sums[inner], output[block], of_block, kept)
+        few = weights.normalise(self.weigh, mask, in_mask, sums[inner], target, weight, kept, transforms)
+        if few is not None and few.any():
+            for cell, *needed in _blocks(self.image.shape, weights.sides, weights.boundary, block[1:], _CELL):
+                at = tuple(slice(c.start - b.start, c.stop - b.start) for c, b in zip(cell[1:], block[1:], strict=True))
+                if few[at].any():
+                    self.fill(cell, *needed, False)
 
 
 def _select(piece, there, omit, filled, mask) -> bool:
@@ -326,23 +385,27 @@ def _refuse_nan(image: NDArray, where: NDArray | None) -> None:
         raise _check.nan_found(count, first)
 
 
-def _blocks(shape, sides, boundary) -> Iterator[tuple[tuple, tuple, tuple]]:
-    """Blocks that cover an array: the indices of the block, of what the filter needs to fill it, and of it in that.
+def _blocks(shape, sides, boundary, within=None, size=None) -> Iterator[tuple[tuple, tuple, tuple]]:
+    """Blocks of about `size` samples that cover an array, or what is `within` some slices of it.
 
-    The latter ends where the array does: as the filter continues it there, so does it a block. Around the array, under
-    the boundary "wrap", the indices of an axis are an array.
+    Of each, the indices of the block, of what the filter needs to fill it, and of it in that. The second ends where the
+    array does: as the filter continues it there, so does it a block. Around the array, under the boundary "wrap", the
+    indices of an axis are an array.
     """
-    extents, left = list(shape), math.prod(shape)
+    size = size or _BLOCK
+    within = [slice(0, n) for n in shape] if within is None else within
+    extents = [s.stop - s.start for s in within]
+    left = math.prod(extents)
     reach = [max(amounts) for amounts in sides]
-    for axis, n in enumerate(shape):
-        if left <= _BLOCK:
+    for axis, n in enumerate(extents):
+        if left <= size:
             break
         rest = left // n
-        extents[axis] = min(n, max(_BLOCK // rest, 4 * reach[axis], 1))
+        extents[axis] = min(n, max(size // rest, 4 * reach[axis], 1))
         left = rest * extents[axis]
     axes = [
-        [_span(start, min(start + extent, n), r, n, name == "wrap") for start in range(0, n, extent)]
-        for n, extent, r, name in zip(shape, extents, reach, boundary, strict=True)
+        [_span(start, min(start + extent, s.stop), r, n, name == "wrap") for start in range(s.start, s.stop, extent)]
+        for s, n, extent, r, name in zip(within, shape, extents, reach, boundary, strict=True)
     ]
     for spans in itertools.product(*axes):
         # (an ellipsis keeps an array without axes an array)

@@ -1649,14 +1649,16 @@ def _filter_valid(image, steps, cval, output, widen: bool, workers: int, gaps, d
     """`_filter` of an image with missing samples (`pyconv.missing`)."""
     ndim = image.ndim
     steps = tuple(steps) or (_Pass(np.ones((1,) * ndim), (0,) * ndim, ("edge",) * ndim, one_dimensional=False),)
+    sums = tuple(step._replace(by_transforms=False) if isinstance(step, _Pass) else step for step in steps)
+    if image.dtype.kind != "f":
+        # What is floating with zeros in place of missing samples is to be summed as it is without them.
+        steps = sums
     dtype = np.dtype(np.float64) if widen or image.dtype.kind in "biu" else _floating(image.dtype, output.dtype)
     *_, min_weight, _ = gaps
     weights = _mask_weights(_Known(steps), _form(image, output, widen), dtype, derivative, min_weight)
 
     def plain(piece, target):
         _filter(piece, steps, cval, target, widen, workers)
-
-    sums = [step._replace(by_transforms=False) if isinstance(step, _Pass) else step for step in steps]
 
     def direct(piece, target):
         _filter(piece, sums, cval, target, widen, workers)
@@ -1692,9 +1694,9 @@ def _mask_weights(known: _Known, form: tuple, dtype, derivative: bool, min_weigh
     form = _Form(*form)._replace(source=dtype.char, output=dtype.char, widen=False)
     passes = [sweep for step in known.steps for sweep in _passes(step, form.ndim)]
 
-    def steps_of(factors):
+    def steps_of(factors, by_transforms):
         sweeps = [
-            sweep._replace(weights=weights, divisor=0, by_transforms=False)
+            sweep._replace(weights=weights, divisor=0, by_transforms=by_transforms)
             for sweep, weights in zip(passes, factors, strict=True)
         ]
         return _in_pairs(form, sweeps, 0)

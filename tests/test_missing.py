@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oracle import assert_same_bits
 
-from pyconv import missing, ndimage
+from pyconv import engine, missing, ndimage
 
 BOUNDARY = {
     "reflect": "symmetric",
@@ -358,20 +358,54 @@ def test_blocks_of_any_image(data):
         assert_same_bits(ndimage.correlate(x, w, method="direct", **settings), expected)
 
 
-def test_large_kernels_without_a_rounding_of_transforms_beyond_their_windows():
-    # From 13 x 13 on plain sums are taken by transforms of tiles; sums near holes are not.
+@pytest.mark.parametrize("kind", ["positive", "derivative", "both signs"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("share", [0.002, 0.3, 0.9])
+def test_large_kernels(kind, dtype, share, monkeypatch):
+    # From about 13 x 13 on sums are taken by transforms of tiles, near small shares of the weights directly.
     rng = np.random.default_rng(2)
-    x, w = rng.standard_normal((120, 130)), rng.uniform(0, 1, (17, 17))
-    y = x.copy()
-    y[50, 60] = np.nan
-    result = ndimage.correlate(y, w, nan_policy="omit")
-    direct = ndimage.correlate(x, w, method="direct")
-    near = np.zeros(x.shape, bool)
-    near[42:59, 52:69] = True
-    assert np.all(abs(result - direct)[~near] <= 40 * 2.0**-53 * ndimage.correlate(abs(x), w).max())
-    expected = Expected(np.nan_to_num(y), ~np.isnan(y), w, (8, 8), "symmetric")
-    direct_result, weight = ndimage.correlate(y, w, method="direct", nan_policy="omit", return_weight=True)
-    expected.compare(direct_result, weight, computed=np.float64)
+    x, w = rng.standard_normal((150, 230)).astype(dtype), draw_weights(rng, (17, 15), kind)
+    x[rng.random(x.shape) < share] = np.nan
+    x[20:70, 30:90] = np.nan
+    monkeypatch.setattr(missing, "_BLOCK", 2**14)
+    settings = dict(nan_policy="omit", return_weight=True)
+    for mode in ("mirror", "constant", "wrap"):
+        result, weight = ndimage.correlate(x, w, mode=mode, **settings)
+        direct, direct_weight = ndimage.correlate(x, w, mode=mode, method="direct", **settings)
+        u, n = float(np.finfo(dtype).eps) / 2, w.size
+        assert np.array_equal(np.isnan(result), np.isnan(direct)) and np.isnan(direct).any()
+        assert np.array_equal(weight == 1, direct_weight == 1) and np.array_equal(weight == 0, direct_weight == 0)
+        assert np.all(abs(weight - direct_weight) <= (n + 2) * u)
+        there = ~np.isnan(direct)
+        # Where at least half of the weights is valid transforms were divided, by no less than that.
+        largest = np.abs(w).sum() * np.nanmax(abs(x))
+        assert np.all(abs(result - direct)[there] <= 4 * (n + 2) * u * largest)
+        low = there & (direct_weight < 0.45)
+        assert_same_bits(result[low], direct[low])
+        assert low.any() == (kind != "derivative")
+
+
+def test_transforms_are_in_use_where_they_are_for_whole_images(monkeypatch):
+    taken = []
+    transformed = engine.correlate_transformed
+
+    def count(x, *arguments, **settings):
+        taken.append(x.shape)
+        return transformed(x, *arguments, **settings)
+
+    monkeypatch.setattr(engine, "correlate_transformed", count)
+    rng = np.random.default_rng(3)
+    x, w = rng.standard_normal((256, 256)), rng.uniform(0.1, 1, (17, 17))
+    x[rng.random(x.shape) < 0.01] = np.nan
+    ndimage.correlate(x, w, nan_policy="omit")
+    assert len(taken) == 2
+    ndimage.correlate(x, w, nan_policy="omit", method="direct")
+    # Integers and complex numbers are summed directly, with and without missing samples.
+    integers, where = rng.integers(0, 255, x.shape), ~np.isnan(x)
+    where[100:, :] = True
+    result = ndimage.correlate(integers, w, float, where=where)
+    assert_same_bits(result[120:-20], ndimage.correlate(integers, w, float)[120:-20])
+    assert len(taken) == 2
 
 
 @every_function

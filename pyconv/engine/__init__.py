@@ -781,14 +781,14 @@ def select_valid(x, there, omit, filled, mask):
     return _missing_kernels[mask.dtype].select(x, there, omit, filled, mask)
 
 
-def normalise(sums, share, out, mask, weight, full, least, scaled):
+def normalise(sums, share, out, mask, weight, full, almost, least, scaled):
     """Fill `out` with sums * (full / share), or the sums as they are if not `scaled`, and NaN where share < least or
-    mask is 0; fill `weight` with share / full.
+    mask is 0; fill `weight` with share / full. A share of at least `almost` is taken for `full`.
 
     All arrays have one shape with at least one axis, one dtype, float32 or float64, and neighbours in memory along the
     last axis; out may be sums, mask and weight may be None.
     """
-    _missing_kernels[sums.dtype].normalise(sums, share, out, mask, weight, full, least, scaled)
+    _missing_kernels[sums.dtype].normalise(sums, share, out, mask, weight, full, almost, least, scaled)
 
 
 def deform(x, offset, mask, w, bias, out, stride, dilation, before, workers):

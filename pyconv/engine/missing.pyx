@@ -1,5 +1,5 @@
-"""What image filters with missing samples do before and after their sums: zeros in place of missing samples, a mask, and
-the quotient of two sums. One trip through each array, for one computing dtype and one instruction-set level.
+"""What image filters with missing samples do before and after their sums: zeros in place of missing samples, a mask,
+and the quotient of two sums. One trip through each array, for one computing dtype and one instruction-set level.
 """
 from libc.math cimport NAN
 from libc.stdint cimport int64_t, uint8_t, uint64_t
@@ -98,23 +98,24 @@ def select(x, there, bint omit, filled, mask) -> bool:
     return missing != 0
 
 
-cdef inline void normalise_row(const real *sums, const real *share, real *out, int64_t n, real full, real least,
-                               bint scaled) noexcept nogil:
+cdef inline void normalise_row(const real *sums, const real *share, real *out, int64_t n, real full, real almost,
+                               real least, bint scaled) noexcept nogil:
     cdef int64_t i
-    cdef real y
+    cdef real y, part
     if scaled:
         for i in range(n):
-            y = sums[i] * (full / share[i])
+            part = full if share[i] >= almost else share[i]
+            y = sums[i] * (full / part)
             out[i] = y if share[i] >= least else <real>NAN
     else:
         for i in range(n):
             out[i] = sums[i] if share[i] >= least else <real>NAN
 
 
-cdef inline void divide_row(const real *share, real *weight, int64_t n, real full) noexcept nogil:
+cdef inline void divide_row(const real *share, real *weight, int64_t n, real full, real almost) noexcept nogil:
     cdef int64_t i
     for i in range(n):
-        weight[i] = share[i] / full
+        weight[i] = 1 if share[i] >= almost else share[i] / full
 
 
 cdef inline void drop_row(const real *mask, real *out, int64_t n) noexcept nogil:
@@ -123,16 +124,16 @@ cdef inline void drop_row(const real *mask, real *out, int64_t n) noexcept nogil
         out[i] = out[i] if mask[i] != 0 else <real>NAN
 
 
-def normalise(sums, share, out, mask, weight, double full, double least, bint scaled):
+def normalise(sums, share, out, mask, weight, double full, double almost, double least, bint scaled):
     """See pyconv.engine.normalise."""
     cdef Rows r
     cdef int64_t _row, count = open_rows(&r, (sums, share, out, mask, weight)), n = r.size[r.ndim - 1]
     with nogil:
         for _row in range(count):
             normalise_row(<const real *>r.row[0], <const real *>r.row[1], <real *>r.row[2], n, <real>full,
-                          <real>least, scaled)
+                          <real>almost, <real>least, scaled)
             if r.row[3] != NULL:
                 drop_row(<const real *>r.row[3], <real *>r.row[2], n)
             if r.row[4] != NULL:
-                divide_row(<const real *>r.row[1], <real *>r.row[4], n, <real>full)
+                divide_row(<const real *>r.row[1], <real *>r.row[4], n, <real>full, <real>almost)
             next_row(&r)
