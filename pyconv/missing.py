@@ -19,7 +19,8 @@ and both filtered make up all the memory there is beyond input and output. A blo
 looked through, and filtered as ever.
 
 Sums of large kernels may be taken by transforms of tiles, whose error is one of the largest sum in reach. Divided by a
-small share of the weights it would grow, so where less than half of the weights is valid sums are taken again directly.
+small share of the weights it would grow, so where it could pass half of what direct sums may err by, these are taken
+instead.
 """
 
 from __future__ import annotations
@@ -107,21 +108,21 @@ class MaskWeights:
         self.least = max(min_weight * (1 - 2 * terms * float(info.eps)), float(info.tiny)) * float(self.share.full)
 
     def _choose_transforms(self, passes, shares, counts, share):
-        """`transformed`, what sums by transforms tell of a mask; None: they are not for this filter.
+        """`transformed`, what sums by transforms tell of a mask; None: they are not for this filter."""
+        self.transformed, self.terms = None, sum(sweep.weights.size for sweep in passes)
+        if self.signed is None and any(sweep.by_transforms for sweep in passes):
+            factors, place = (shares, 3) if self.count is None else (counts, 4)
+            self.transformed = share(factors, self.dtype, place, True)
 
-        Then `almost` is what is as good as all weights, and below `enough` sums are taken directly. A sum of n terms by
-        transforms is off by at most half of (n + 2) roundings of the largest one (`pyconv.plan`).
-        """
-        self.transformed = None
-        terms, eps = sum(sweep.weights.size for sweep in passes), float(np.finfo(self.dtype).eps)
-        if self.signed is not None or not any(sweep.by_transforms for sweep in passes):
-            return
+    def bounds(self, error):
+        """The share that is as good as all weights and the one below which sums are taken directly, if they are off by
+        at most `error` roundings of the largest one; None: all are to be taken directly."""
+        u, full = float(np.finfo(self.dtype).eps) / 2, self.transformed.full.item()
         if self.count is None:
-            self.transformed = share(shares, self.dtype, 3, True)
-            self.almost, self.enough = float(self.share.full) * (1 - (terms + 2) * eps), float(self.share.full) / 2
-        elif terms * (terms + 2) * eps / 4 < 0.5:
-            self.transformed = share(counts, self.dtype, 4, True)
-            self.almost, self.enough = float(self.count.full) - 0.5, 0.0
+            # Sum and share divided then err by half as much as direct ones may: (n + 2) roundings each.
+            return full * (1 - 2 * error * u), full * min(1.0, 2 * error / (self.terms + 2))
+        # Whole numbers show through smaller errors.
+        return (full - 0.5, 0.0) if error * u * full < 0.5 else None
 
     def mask(self, shape):
         """An array for the mask of a piece and its border, and where in it the piece is."""
@@ -131,22 +132,21 @@ class MaskWeights:
         mask[...] = 1
         return mask, (..., *(slice(a, a + n) for n, (a, _) in zip(shape, self.border, strict=True)))
 
-    def normalise(self, weigh, mask, inner, sums, target, weight, there, transforms):
+    def normalise(self, weigh, mask, inner, sums, target, weight, there, bounds=None):
         """Divide the sums of a block into `target` and fill in its weight; NaN where `there`, if it is given, is 0.
 
-        `inner` is the block's place in the mask. With `transforms`, sums were taken by transforms: where that was not
-        accurate enough is returned.
+        `inner` is the block's place in the mask. Where sums were taken by transforms (`bounds`), and that was not
+        accurate enough, is returned.
         """
         few = None
-        if transforms:
+        if bounds is not None:
+            almost, enough = bounds
             share, _ = self.transformed(weigh, mask, inner)
-            if self.enough:
-                few = share < self.enough
+            few = share < enough if enough else None
         if self.count is not None:
-            if not transforms:
-                share, _ = self.count(weigh, mask, inner)
-            whole = self.almost if transforms else self.count.full
-            self._divide(sums, share, target, there, None, self.count.full, whole, whole, scaled=False)
+            if bounds is None:
+                share, almost = self.count(weigh, mask, inner)
+            self._divide(sums, share, target, there, None, self.count.full, almost, almost, scaled=False)
             if weight is not None:
                 share, full = self.share(weigh, mask, inner)
                 np.divide(share, full, out=weight)
@@ -154,10 +154,9 @@ class MaskWeights:
                     weight[...] = 1
             return few
         full = self.share.full
-        if not transforms:
-            share, _ = self.share(weigh, mask, inner)
+        if bounds is None:
+            share, almost = self.share(weigh, mask, inner)
         if self.signed is None:
-            almost = self.almost if transforms else full
             self._divide(sums, share, target, there, weight, full, almost, self.least, scaled=True)
             return few
         if weight is not None:
@@ -220,6 +219,7 @@ def filter_valid(
     plain: Callable,
     direct: Callable,
     weigh: Callable,
+    transform_error: Callable,
     settings: tuple,
 ):
     """Fill `output` with the filtered image; return it, or it and the share of the weights that is valid.
@@ -234,6 +234,9 @@ def filter_valid(
         on nothing but the samples under the kernel.
     weigh : callable
         As in `MaskWeights`.
+    transform_error : callable
+        ``transform_error(shape)`` is how many roundings of the largest sum `plain` may be off where it takes sums of an
+        image of this shape by transforms; 0: it does not.
     settings : tuple
         What `_check.missing_samples` returns.
     """
@@ -254,25 +257,25 @@ def filter_valid(
             image = image.copy()
         if where is not None and np.may_share_memory(where, output):
             where = where.copy()
-        blocks = _Blocks(image, where, omit, keep_nan, output, weight, weights, plain, direct, weigh)
+        blocks = _Blocks(image, where, omit, keep_nan, output, weight, weights, plain, direct, weigh, transform_error)
         with np.errstate(all="ignore"):
             for places in _blocks(image.shape, weights.sides, weights.boundary):
-                blocks.fill(*places, weights.transformed is not None)
+                blocks.fill(*places)
     return (output, weight) if return_weight else output
 
 
 class _Blocks:
     """An image and its output, filtered block by block."""
 
-    def __init__(self, image, where, omit, keep_nan, output, weight, weights, plain, direct, weigh):
+    def __init__(self, image, where, omit, keep_nan, output, weight, weights, plain, direct, weigh, transform_error):
         self.image, self.where, self.omit, self.keep_nan = image, where, omit, keep_nan
         self.output, self.weight, self.weights = output, weight, weights
-        self.plain, self.direct, self.weigh = plain, direct, weigh
+        self.plain, self.direct, self.weigh, self.transform_error = plain, direct, weigh, transform_error
         self.filtered = output.dtype.newbyteorder("=")
         self.filled = np.result_type(weights.dtype, np.complex64) if image.dtype.kind == "c" else weights.dtype
 
-    def fill(self, block, source, inner, transforms):
-        """One block of the output, from a piece of the image: see `_blocks`."""
+    def fill(self, block, source, inner, transforms=True):
+        """One block of the output, from a piece of the image: see `_blocks`. Without `transforms`, by direct sums."""
         weights, target = self.weights, self.output[block]
         piece = _piece(self.image, source)
         there = None if self.where is None else _piece(self.where, source)
@@ -291,13 +294,17 @@ class _Blocks:
             if weight is not None:
                 weight[...] = 0
             return
-        (self.plain if transforms else self.direct)(x, sums)
+        bounds = None
+        if transforms and weights.transformed is not None:
+            error = max(map(self.transform_error, (piece.shape, mask.shape)))
+            bounds = weights.bounds(error) if error else None
+        (self.direct if bounds is None else self.plain)(x, sums)
         kept = mask[framed][inner] if self.keep_nan else None
         in_mask = inner
         if weights.framed:
             shifts = [before for before, _ in weights.border]
             in_mask = (..., *(slice(s.start + a, s.stop + a) for s, a in zip(inner[1:], shifts, strict=True)))
-        few = weights.normalise(self.weigh, mask, in_mask, sums[inner], target, weight, kept, transforms)
+        few = weights.normalise(self.weigh, mask, in_mask, sums[inner], target, weight, kept, bounds)
         if few is not None and few.any():
             for cell, *needed in _blocks(self.image.shape, weights.sides, weights.boundary, block[1:], _CELL):
                 at = tuple(slice(c.start - b.start, c.stop - b.start) for c, b in zip(cell[1:], block[1:], strict=True))

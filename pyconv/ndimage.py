@@ -1666,7 +1666,13 @@ def _filter_valid(image, steps, cval, output, widen: bool, workers: int, gaps, d
     def weigh(steps, mask, target):
         _filter(mask, steps, 0, target, False, workers)
 
-    return missing.filter_valid(image, output, weights, plain, direct, weigh, gaps)
+    def transform_error(shape):
+        sweep = steps[0]
+        sides = tuple((b, k - 1 - b) for b, k in zip(sweep.before, sweep.weights.shape, strict=True))[:2]
+        choice = plan.choose((1, *shape[:2]), (1, 1, *sweep.weights.shape[:2]), dtype, (1, 1), sides, (1, 1), 1)
+        return next(c.error for c in choice.candidates if c.variant == choice.variant) if choice.variant else 0
+
+    return missing.filter_valid(image, output, weights, plain, direct, weigh, transform_error, gaps)
 
 
 class _Known:

@@ -377,10 +377,10 @@ def test_large_kernels(kind, dtype, share, monkeypatch):
         assert np.array_equal(weight == 1, direct_weight == 1) and np.array_equal(weight == 0, direct_weight == 0)
         assert np.all(abs(weight - direct_weight) <= (n + 2) * u)
         there = ~np.isnan(direct)
-        # Where at least half of the weights is valid transforms were divided, by no less than that.
+        # The sums by transforms may err by half as much as direct ones: a quotient of two, so by (n + 2) of 2 (n + 2).
         largest = np.abs(w).sum() * np.nanmax(abs(x))
-        assert np.all(abs(result - direct)[there] <= 4 * (n + 2) * u * largest)
-        low = there & (direct_weight < 0.45)
+        assert np.all(abs(result - direct)[there] <= 3 * (n + 2) * u * largest)
+        low = there & (direct_weight < 0.99 * 2 * 40 / (n + 2))
         assert_same_bits(result[low], direct[low])
         assert low.any() == (kind != "derivative")
 
