@@ -41,8 +41,8 @@ _CANCELLED = 0.01
 # A block has about so many samples.
 _BLOCK = 2**18
 
-# The same of the parts of a block in which some sums by transforms are taken again.
-_CELL = 2**12
+# How wide, at least, the parts of a block are in which some sums by transforms are taken again.
+_CELL = 64
 
 # As much memory as a thread keeps for each of a block's arrays.
 _KEPT_BYTES = 2**22
@@ -63,7 +63,7 @@ class MaskWeights:
     steps_of : callable
         ``steps_of(factors, by_transforms)`` are the steps of a filter with other weights, one array a pass.
     weigh : callable
-        ``weigh(steps, mask, output)`` filters a mask in such steps.
+        ``weigh(steps, mask, inner, output)`` fills `output` with part `inner` of a mask filtered in such steps.
     """
 
     def __init__(self, passes: Sequence, derivative: bool, min_weight: float, dtype: np.dtype, steps_of, weigh):
@@ -126,7 +126,7 @@ class MaskWeights:
 
     def mask(self, shape):
         """An array for the mask of a piece and its border, and where in it the piece is."""
-        mask = _scratch([n + sum(amounts) for n, amounts in zip(shape, self.border, strict=True)], self.dtype, 2)
+        mask = scratch([n + sum(amounts) for n, amounts in zip(shape, self.border, strict=True)], self.dtype, 2)
         if not self.framed:
             return mask, ...
         mask[...] = 1
@@ -141,27 +141,27 @@ class MaskWeights:
         few = None
         if bounds is not None:
             almost, enough = bounds
-            share, _ = self.transformed(weigh, mask, inner)
+            share, _ = self.transformed(weigh, mask, inner, sums.shape)
             few = share < enough if enough else None
         if self.count is not None:
             if bounds is None:
-                share, almost = self.count(weigh, mask, inner)
+                share, almost = self.count(weigh, mask, inner, sums.shape)
             self._divide(sums, share, target, there, None, self.count.full, almost, almost, scaled=False)
             if weight is not None:
-                share, full = self.share(weigh, mask, inner)
+                share, full = self.share(weigh, mask, inner, sums.shape)
                 np.divide(share, full, out=weight)
                 if full == 0:
                     weight[...] = 1
             return few
         full = self.share.full
         if bounds is None:
-            share, almost = self.share(weigh, mask, inner)
+            share, almost = self.share(weigh, mask, inner, sums.shape)
         if self.signed is None:
             self._divide(sums, share, target, there, weight, full, almost, self.least, scaled=True)
             return few
         if weight is not None:
             np.divide(share, full, out=weight)
-        of_signed, full_signed = self.signed(weigh, mask, inner)
+        of_signed, full_signed = self.signed(weigh, mask, inner, sums.shape)
         cancelled = np.abs(of_signed) * self.remainder < _CANCELLED * share
         share[cancelled] = 0
         np.divide(full_signed, of_signed, out=of_signed)
@@ -203,13 +203,13 @@ class _Share:
         self.steps, self.dtype, self.place = steps, np.dtype(dtype), place
         shape = [sum(amounts) + 1 for amounts in sides]
         sums = np.empty(shape, dtype)
-        weigh(steps, np.ones(shape, np.finfo(dtype).dtype), sums)
+        weigh(steps, np.ones(shape, np.finfo(dtype).dtype), ..., sums)
         self.full = sums[tuple(before for before, _ in sides)]
 
-    def __call__(self, weigh, mask, inner):
-        share = _scratch(mask.shape, self.dtype, self.place)
-        weigh(self.steps, mask, share)
-        return share[inner], self.full
+    def __call__(self, weigh, mask, inner, shape):
+        share = scratch(shape, self.dtype, self.place)
+        weigh(self.steps, mask, inner, share)
+        return share, self.full
 
 
 def filter_valid(
@@ -230,8 +230,8 @@ def filter_valid(
         Of one shape.
     weights : MaskWeights
     plain, direct : callable
-        ``plain(image, output)`` filters an image in which nothing is missing, ``direct`` does so with sums that depend
-        on nothing but the samples under the kernel.
+        ``plain(image, inner, output)`` fills `output` with part `inner` of a filtered image in which nothing is
+        missing; ``direct`` does so with sums that depend on nothing but the samples under the kernel.
     weigh : callable
         As in `MaskWeights`.
     transform_error : callable
@@ -251,7 +251,7 @@ def filter_valid(
         _refuse_nan(image, where)
     weight = np.ones(image.shape, weights.dtype) if return_weight else None
     if where is None and not omit:
-        plain(image, output)
+        plain(image, ..., output)
     elif output.size:
         if np.may_share_memory(image, output):
             image = image.copy()
@@ -279,14 +279,11 @@ class _Blocks:
         weights, target = self.weights, self.output[block]
         piece = _piece(self.image, source)
         there = None if self.where is None else _piece(self.where, source)
-        x, sums = _scratch(piece.shape, self.filled, 0), _scratch(piece.shape, self.filtered, 1)
+        x, sums = scratch(piece.shape, self.filled, 0), scratch(target.shape, self.filtered, 1)
         mask, framed = weights.mask(piece.shape)
         if not _select(piece, there, self.omit, x, mask[framed]):
-            if piece.shape == self.image.shape:
-                self.plain(piece, self.output)
-            else:
-                self.plain(x, sums)
-                target[...] = sums[inner]
+            # (an image that is one block, itself, so that what is summed as integers still is)
+            self.plain(piece if piece.shape == self.image.shape else x, inner, target)
             return
         weight = None if self.weight is None else self.weight[block]
         if weights.transformed is not None and not mask.any():
@@ -298,15 +295,15 @@ class _Blocks:
         if transforms and weights.transformed is not None:
             error = max(map(self.transform_error, (piece.shape, mask.shape)))
             bounds = weights.bounds(error) if error else None
-        (self.direct if bounds is None else self.plain)(x, sums)
+        (self.direct if bounds is None else self.plain)(x, inner, sums)
         kept = mask[framed][inner] if self.keep_nan else None
         in_mask = inner
         if weights.framed:
             shifts = [before for before, _ in weights.border]
             in_mask = (..., *(slice(s.start + a, s.stop + a) for s, a in zip(inner[1:], shifts, strict=True)))
-        few = weights.normalise(self.weigh, mask, in_mask, sums[inner], target, weight, kept, bounds)
+        few = weights.normalise(self.weigh, mask, in_mask, sums, target, weight, kept, bounds)
         if few is not None and few.any():
-            for cell, *needed in _blocks(self.image.shape, weights.sides, weights.boundary, block[1:], _CELL):
+            for cell, *needed in _blocks(self.image.shape, weights.sides, weights.boundary, block[1:]):
                 at = tuple(slice(c.start - b.start, c.stop - b.start) for c, b in zip(cell[1:], block[1:], strict=True))
                 if few[at].any():
                     self.fill(cell, *needed, False)
@@ -337,7 +334,7 @@ def _select(piece, there, omit, filled, mask) -> bool:
 _kept = threading.local()
 
 
-def _scratch(shape, dtype, place):
+def scratch(shape, dtype, place):
     """Memory for one block after the other, which the next call finds again: anew, it would have to be mapped."""
     size = math.prod(shape) * dtype.itemsize
     memory = _kept.__dict__.get(place, _NOTHING)
@@ -392,23 +389,23 @@ def _refuse_nan(image: NDArray, where: NDArray | None) -> None:
         raise _check.nan_found(count, first)
 
 
-def _blocks(shape, sides, boundary, within=None, size=None) -> Iterator[tuple[tuple, tuple, tuple]]:
-    """Blocks of about `size` samples that cover an array, or what is `within` some slices of it.
+def _blocks(shape, sides, boundary, within=None) -> Iterator[tuple[tuple, tuple, tuple]]:
+    """Blocks that cover an array, or cells that cover what is `within` some slices of it.
 
     Of each, the indices of the block, of what the filter needs to fill it, and of it in that. The second ends where the
     array does: as the filter continues it there, so does it a block. Around the array, under the boundary "wrap", the
     indices of an axis are an array.
     """
-    size = size or _BLOCK
+    reach = [max(amounts) for amounts in sides]
+    size, least = (_BLOCK, [4 * r for r in reach]) if within is None else (_CELL**2, [max(_CELL, r) for r in reach])
     within = [slice(0, n) for n in shape] if within is None else within
     extents = [s.stop - s.start for s in within]
     left = math.prod(extents)
-    reach = [max(amounts) for amounts in sides]
     for axis, n in enumerate(extents):
         if left <= size:
             break
         rest = left // n
-        extents[axis] = min(n, max(size // rest, 4 * reach[axis], 1))
+        extents[axis] = min(n, max(size // rest, least[axis], 1))
         left = rest * extents[axis]
     axes = [
         [_span(start, min(start + extent, s.stop), r, n, name == "wrap") for start in range(s.start, s.stop, extent)]

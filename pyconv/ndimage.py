@@ -1657,14 +1657,14 @@ def _filter_valid(image, steps, cval, output, widen: bool, workers: int, gaps, d
     *_, min_weight, _ = gaps
     weights = _mask_weights(_Known(steps), _form(image, output, widen), dtype, derivative, min_weight)
 
-    def plain(piece, target):
-        _filter(piece, steps, cval, target, widen, workers)
+    def plain(piece, inner, target):
+        _filter_part(piece, steps, cval, inner, target, widen, workers)
 
-    def direct(piece, target):
-        _filter(piece, sums, cval, target, widen, workers)
+    def direct(piece, inner, target):
+        _filter_part(piece, sums, cval, inner, target, widen, workers)
 
-    def weigh(steps, mask, target):
-        _filter(mask, steps, 0, target, False, workers)
+    def weigh(steps, mask, inner, target):
+        _filter_part(mask, steps, 0, inner, target, False, workers)
 
     def transform_error(shape):
         sweep = steps[0]
@@ -1673,6 +1673,30 @@ def _filter_valid(image, steps, cval, output, widen: bool, workers: int, gaps, d
         return next(c.error for c in choice.candidates if c.variant == choice.variant) if choice.variant else 0
 
     return missing.filter_valid(image, output, weights, plain, direct, weigh, transform_error, gaps)
+
+
+def _filter_part(image, steps, cval, inner, output, widen: bool, workers: int) -> None:
+    """Fill `output` with the part `inner` of what `_filter` makes of an image."""
+    if output.shape == image.shape:
+        _filter(image, steps, cval, output, widen, workers)
+    elif len(steps) == 1 and not (isinstance(steps[0], _Pass) and steps[0].by_transforms):
+        starts = [s.start for s in inner[1:]]
+        _filter(image, [_further(steps[0], starts)], cval, output, widen, workers)
+    else:
+        whole = missing.scratch(image.shape, output.dtype.newbyteorder("="), "whole")
+        _filter(image, steps, cval, whole, widen, workers)
+        output[...] = whole[inner]
+
+
+def _further(step: _Pass | _Pair, starts: Sequence[int]) -> _Pass | _Pair:
+    """The same filter of an output that starts so far along each axis."""
+    if isinstance(step, _Pass):
+        return step._replace(before=tuple(b - start for b, start in zip(step.before, starts, strict=True)))
+    axes = range(len(starts))[-2:] if step.axes is None else step.axes[-2:]
+    return step._replace(
+        before=tuple(b - starts[axis] for b, axis in zip(step.before, axes, strict=True)),
+        whole=None if step.whole is None else _further(step.whole, starts),
+    )
 
 
 class _Known:
@@ -1707,8 +1731,8 @@ def _mask_weights(known: _Known, form: tuple, dtype, derivative: bool, min_weigh
         ]
         return _in_pairs(form, sweeps, 0)
 
-    def weigh(steps, mask, target):
-        _filter(mask, steps, 0, target, False, 1)
+    def weigh(steps, mask, inner, target):
+        _filter_part(mask, steps, 0, inner, target, False, 1)
 
     return missing.MaskWeights(passes, derivative, min_weight, dtype, steps_of, weigh)
 
