@@ -235,8 +235,8 @@ def filter_valid(
     weigh : callable
         As in `MaskWeights`.
     transform_error : callable
-        ``transform_error(shape)`` is how many roundings of the largest sum `plain` may be off where it takes sums of an
-        image of this shape by transforms; 0: it does not.
+        ``transform_error(shape, part)`` is how many roundings of the largest sum `plain` may be off where it takes sums
+        of an image of this shape, for a part of that shape, by transforms; 0: it does not.
     settings : tuple
         What `_check.missing_samples` returns.
     """
@@ -293,7 +293,7 @@ class _Blocks:
             return
         bounds = None
         if transforms and weights.transformed is not None:
-            error = max(map(self.transform_error, (piece.shape, mask.shape)))
+            error = max(self.transform_error(shape, target.shape) for shape in (piece.shape, mask.shape))
             bounds = weights.bounds(error) if error else None
         (self.direct if bounds is None else self.plain)(x, inner, sums)
         kept = mask[framed][inner] if self.keep_nan else None

@@ -1666,10 +1666,11 @@ def _filter_valid(image, steps, cval, output, widen: bool, workers: int, gaps, d
     def weigh(steps, mask, inner, target):
         _filter_part(mask, steps, 0, inner, target, False, workers)
 
-    def transform_error(shape):
+    def transform_error(shape, part):
         sweep = steps[0]
-        sides = tuple((b, k - 1 - b) for b, k in zip(sweep.before, sweep.weights.shape, strict=True))[:2]
-        choice = plan.choose((1, *shape[:2]), (1, 1, *sweep.weights.shape[:2]), dtype, (1, 1), sides, (1, 1), 1)
+        kernel = sweep.weights.shape[:2]
+        sides = tuple((b, out + k - 1 - n - b) for b, k, n, out in zip(sweep.before, kernel, shape, part, strict=False))
+        choice = plan.choose((1, *shape[:2]), (1, 1, *kernel), dtype, (1, 1), sides, (1, 1), 1)
         return next(c.error for c in choice.candidates if c.variant == choice.variant) if choice.variant else 0
 
     return missing.filter_valid(image, output, weights, plain, direct, weigh, transform_error, gaps)
@@ -1679,7 +1680,7 @@ def _filter_part(image, steps, cval, inner, output, widen: bool, workers: int) -
     """Fill `output` with the part `inner` of what `_filter` makes of an image."""
     if output.shape == image.shape:
         _filter(image, steps, cval, output, widen, workers)
-    elif len(steps) == 1 and not (isinstance(steps[0], _Pass) and steps[0].by_transforms):
+    elif len(steps) == 1:
         starts = [s.start for s in inner[1:]]
         _filter(image, [_further(steps[0], starts)], cval, output, widen, workers)
     else:
@@ -1904,7 +1905,10 @@ def _apply(image, sweep: _Pass | _Pair, cval, output, widen: bool, workers: int)
             w = np.concatenate([np.where(is_last, w, 0), np.where(is_last, 0, w)], axis=1)
     codes = tuple(engine.BOUNDARIES[name] for name in boundary[:spatial])
     if sweep.by_transforms and spatial == 2 and not ordered and "f" == image.dtype.kind == output.dtype.kind:
-        sides = tuple((b, k - 1 - b) for b, k in zip(before, w.shape[2:], strict=False))
+        sides = tuple(
+            (b, out + k - 1 - n - b)
+            for b, k, n, out in zip(before, w.shape[2:], x.shape[-2:], y.shape[-2:], strict=False)
+        )
         choice = plan.choose((1, *x.shape[-2:]), w.shape, w.dtype, (1, 1), sides, (1, 1), 1)
         if choice.variant is not None and np.isfinite(w).all():
             engine.correlate_transformed(
