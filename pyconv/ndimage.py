@@ -20,7 +20,7 @@ result has the input's dtype, so a filter of a ``uint8`` image truncates and wra
 
 What SciPy does not have, as keywords only: `channel_axis` (each channel is filtered on its own, and all other
 arguments count the axes without it), `overflow` (whether integers wrap, saturate or are an error),
-``precision="float64"`` and `workers`. What differs from SciPy 1.17:
+``precision="float64"``, `workers`, and arguments for missing samples. What differs from SciPy 1.17:
 
 - float32 images are summed in float32 unless ``precision="float64"``; float16 images are accepted.
 - Weights are never too small to count; integers beyond 2**53 are exact; a result outside the output's integers
@@ -39,6 +39,16 @@ other, which takes n1 + n2 multiplications a pixel for n1 * n2. Integer images w
 and infinities reach the same pixels. Sums of fractions have other last bits than the direct ones, and are no less
 accurate. Sums that are truncated to integers keep SciPy's order, so they are always direct.
 
+Missing samples are those where `where` is False (NumPy's meaning: True is used) and, under ``nan_policy="omit"``, NaN.
+An output is the sum over the samples that are there, times the sum of all weights, divided by the sum of the weights
+of these samples: a blur fills small holes, a constant image stays constant, and where nothing is missing under the
+kernel the result is the usual one, to the last bit (where sums are taken by Fourier transforms: within their error).
+Samples beyond the border are continued with what is missing among them; those of a constant border are there. Weights
+that cancel to less than a hundredth of the sum of their magnitudes, and all derivatives of Gaussians, give NaN wherever
+a sample under a weight other than zero is missing, since any other value would invent an edge; so do weights of both
+signs whose valid ones cancel so far. Infinities are data. Results have to be floating: of an image of integers
+with `where`, ask for ``output=float``; it is filtered in float64.
+
 Memory: a few MB beyond input and output whatever the size of the image, so both may be a `numpy.memmap`. Filters of
 several passes need at least one slice of the image, across the axis of the first pass. A further image is needed only
 where input and output overlap, and for a Laplacian that truncates fractions or has more than three axes. Names of
@@ -55,7 +65,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from pyconv import _check, engine, plan
+from pyconv import _check, engine, missing, plan
 from pyconv._workers import resolve_workers
 from pyconv.separable import separable_factors
 
@@ -151,6 +161,26 @@ _ARGUMENTS = {
     workers : int, optional
         Number of threads. Default: all processors this process may use.
 """,
+    "missing": """\
+    where : array_like of bool, optional
+        True where a sample of `input` is used, False where it is missing; broadcast against `input`. Outputs are
+        sums over the samples that are used, scaled as if these had the sum of all weights; if the weights cancel (those
+        of a derivative do), they are NaN wherever a sample is missing. See the notes on missing samples in
+        `pyconv.ndimage`.
+    nan_policy : {"propagate", "omit", "raise"}, optional
+        ``"omit"``: samples that are NaN are missing. ``"raise"``: they are refused. Infinities are never missing.
+    keep_nan : bool, optional
+        Whether outputs at missing samples are NaN, and not filled in from around them.
+    min_weight : float, optional
+        From 0 to 1: outputs of which a smaller share of the weights is used are NaN. Where it is 0 they always are.
+    return_weight : bool, optional
+        Whether to return that share too.
+""",
+    "weight": """\
+    weight : ndarray, if `return_weight`
+        The share of the weights (of their magnitudes) that is used, from 0 to 1: float64 where sums are taken in it,
+        else float32.
+""",
     "method": """\
     method : {"auto", "direct", "separable"}, optional
         ``"separable"`` filters along one axis after the other with the vectors whose outer product `weights`
@@ -189,7 +219,12 @@ def correlate(
     overflow: str | None = None,
     method: str = "auto",
     workers: int | None = None,
-) -> NDArray:
+    where: ArrayLike | None = None,
+    nan_policy: str = "propagate",
+    keep_nan: bool = False,
+    min_weight: float = 0.0,
+    return_weight: bool = False,
+) -> NDArray | tuple[NDArray, NDArray]:
     """Correlate an image with a kernel of any number of axes.
 
     Each pixel becomes the sum of its neighbourhood times `weights`, the kernel's middle (element ``n // 2``
@@ -211,10 +246,12 @@ def correlate(
         while a sequence of origins follows the order given.
     {method}
     {extra}
+    {missing}
 
     Returns
     -------
     {result}
+    {weight}
 
     Raises
     ------
@@ -238,7 +275,8 @@ def correlate(
     >>> ndimage.correlate(picture, np.ones((3, 3)) / 9, channel_axis=-1).shape
     (4, 5, 3)
     """
-    settings = mode, cval, origin, axes, channel_axis, precision, overflow, method, workers
+    gaps = _check.missing_samples(where, nan_policy, keep_nan, min_weight, return_weight)
+    settings = mode, cval, origin, axes, channel_axis, precision, overflow, method, workers, gaps
     return _correlate(input, weights, output, *settings, convolution=False)
 
 
@@ -257,7 +295,12 @@ def convolve(
     overflow: str | None = None,
     method: str = "auto",
     workers: int | None = None,
-) -> NDArray:
+    where: ArrayLike | None = None,
+    nan_policy: str = "propagate",
+    keep_nan: bool = False,
+    min_weight: float = 0.0,
+    return_weight: bool = False,
+) -> NDArray | tuple[NDArray, NDArray]:
     """Convolve an image with a kernel of any number of axes.
 
     The correlation with the kernel turned round in every axis. Complex weights are not conjugated. A weight
@@ -278,10 +321,12 @@ def convolve(
         while a sequence of origins follows the order given.
     {method}
     {extra}
+    {missing}
 
     Returns
     -------
     {result}
+    {weight}
 
     Raises
     ------
@@ -305,7 +350,8 @@ def convolve(
            [4, 5, 6, 0],
            [7, 8, 9, 0]])
     """
-    settings = mode, cval, origin, axes, channel_axis, precision, overflow, method, workers
+    gaps = _check.missing_samples(where, nan_policy, keep_nan, min_weight, return_weight)
+    settings = mode, cval, origin, axes, channel_axis, precision, overflow, method, workers, gaps
     return _correlate(input, weights, output, *settings, convolution=True)
 
 
@@ -323,7 +369,12 @@ def correlate1d(
     precision: str | None = None,
     overflow: str | None = None,
     workers: int | None = None,
-) -> NDArray:
+    where: ArrayLike | None = None,
+    nan_policy: str = "propagate",
+    keep_nan: bool = False,
+    min_weight: float = 0.0,
+    return_weight: bool = False,
+) -> NDArray | tuple[NDArray, NDArray]:
     """Correlate an image with weights along one axis.
 
     Complex weights are conjugated. Unlike in `correlate`, a weight of zero is a tap: zero times NaN is NaN.
@@ -341,10 +392,12 @@ def correlate1d(
     origin : int, optional
         How far the weights are moved towards the start of the axis.
     {extra}
+    {missing}
 
     Returns
     -------
     {result}
+    {weight}
 
     Raises
     ------
@@ -356,7 +409,8 @@ def correlate1d(
     >>> ndimage.correlate1d([1, 2, 4, 8], [-1, 1])
     array([0, 1, 2, 4])
     """
-    settings = mode, cval, origin, channel_axis, precision, overflow, workers
+    gaps = _check.missing_samples(where, nan_policy, keep_nan, min_weight, return_weight)
+    settings = mode, cval, origin, channel_axis, precision, overflow, workers, gaps
     return _correlate1d(input, weights, axis, output, *settings, convolution=False)
 
 
@@ -374,7 +428,12 @@ def convolve1d(
     precision: str | None = None,
     overflow: str | None = None,
     workers: int | None = None,
-) -> NDArray:
+    where: ArrayLike | None = None,
+    nan_policy: str = "propagate",
+    keep_nan: bool = False,
+    min_weight: float = 0.0,
+    return_weight: bool = False,
+) -> NDArray | tuple[NDArray, NDArray]:
     """Convolve an image with weights along one axis.
 
     The correlation with the weights in reverse order. Complex weights are not conjugated. Unlike in
@@ -393,10 +452,12 @@ def convolve1d(
     origin : int, optional
         How far the weights are moved towards the end of the axis.
     {extra}
+    {missing}
 
     Returns
     -------
     {result}
+    {weight}
 
     Raises
     ------
@@ -408,7 +469,8 @@ def convolve1d(
     >>> ndimage.convolve1d([0, 0, 1, 0, 0], [1, 2, 3])
     array([0, 1, 2, 3, 0])
     """
-    settings = mode, cval, origin, channel_axis, precision, overflow, workers
+    gaps = _check.missing_samples(where, nan_policy, keep_nan, min_weight, return_weight)
+    settings = mode, cval, origin, channel_axis, precision, overflow, workers, gaps
     return _correlate1d(input, weights, axis, output, *settings, convolution=True)
 
 
@@ -424,7 +486,12 @@ def sobel(
     precision: str | None = None,
     overflow: str | None = None,
     workers: int | None = None,
-) -> NDArray:
+    where: ArrayLike | None = None,
+    nan_policy: str = "propagate",
+    keep_nan: bool = False,
+    min_weight: float = 0.0,
+    return_weight: bool = False,
+) -> NDArray | tuple[NDArray, NDArray]:
     """Sobel's derivative along one axis.
 
     Weights -1, 0, 1 along `axis` and 1, 2, 1 along every other one: in an image of two axes, 8 times the
@@ -439,10 +506,12 @@ def sobel(
     {modes}
     {cval}
     {extra}
+    {missing}
 
     Returns
     -------
     {result}
+    {weight}
 
     Raises
     ------
@@ -467,7 +536,8 @@ def sobel(
     >>> ndimage.sobel(image, overflow="saturate")[1]
     array([0, 0, 0, 0], dtype=uint8)
     """
-    return _slope(input, axis, 2, output, mode, cval, channel_axis, precision, overflow, workers)
+    gaps = _check.missing_samples(where, nan_policy, keep_nan, min_weight, return_weight)
+    return _slope(input, axis, 2, output, mode, cval, channel_axis, precision, overflow, workers, gaps)
 
 
 @_document
@@ -482,7 +552,12 @@ def prewitt(
     precision: str | None = None,
     overflow: str | None = None,
     workers: int | None = None,
-) -> NDArray:
+    where: ArrayLike | None = None,
+    nan_policy: str = "propagate",
+    keep_nan: bool = False,
+    min_weight: float = 0.0,
+    return_weight: bool = False,
+) -> NDArray | tuple[NDArray, NDArray]:
     """Prewitt's derivative along one axis.
 
     Weights -1, 0, 1 along `axis` and 1, 1, 1 along every other one: in an image of two axes, 6 times the
@@ -497,10 +572,12 @@ def prewitt(
     {modes}
     {cval}
     {extra}
+    {missing}
 
     Returns
     -------
     {result}
+    {weight}
 
     Raises
     ------
@@ -519,7 +596,8 @@ def prewitt(
     >>> ndimage.prewitt(image)[1]
     array([  0, -27, -27,   0])
     """
-    return _slope(input, axis, 1, output, mode, cval, channel_axis, precision, overflow, workers)
+    gaps = _check.missing_samples(where, nan_policy, keep_nan, min_weight, return_weight)
+    return _slope(input, axis, 1, output, mode, cval, channel_axis, precision, overflow, workers, gaps)
 
 
 @_document
@@ -534,7 +612,12 @@ def laplace(
     precision: str | None = None,
     overflow: str | None = None,
     workers: int | None = None,
-) -> NDArray:
+    where: ArrayLike | None = None,
+    nan_policy: str = "propagate",
+    keep_nan: bool = False,
+    min_weight: float = 0.0,
+    return_weight: bool = False,
+) -> NDArray | tuple[NDArray, NDArray]:
     """Laplacian: the sum of the second differences, weights 1, -2, 1, along the axes.
 
     Parameters
@@ -546,10 +629,12 @@ def laplace(
     axes : int or sequence of int, optional
         The axes to take differences along, if not all; a sequence of modes has one for each of them.
     {extra}
+    {missing}
 
     Returns
     -------
     {result}
+    {weight}
 
     Raises
     ------
@@ -579,9 +664,10 @@ def laplace(
     widen = _check.filter_precision(precision)
     workers = resolve_workers(workers)
     output = _check.filter_output(output, image, image.dtype.kind == "c" if filtered else None)
-    overflow = _check.filter_overflow(overflow, output.dtype)
+    gaps = _check.missing_samples(where, nan_policy, keep_nan, min_weight, return_weight)
+    overflow = _check.filter_overflow(overflow, output.dtype, gaps)
     passes = [_line(image.ndim, *line, [1, -2, 1]) for line in zip(filtered, boundaries, strict=True)]
-    if _mergeable(_Form(*_form(image, output, widen)), passes, boundaries, cval):
+    if gaps is not None or _mergeable(_Form(*_form(image, output, widen)), passes, boundaries, cval):
         cross = np.zeros([3 if axis in filtered else 1 for axis in range(image.ndim)], np.int64)
         for line in passes:
             middle = [
@@ -591,7 +677,7 @@ def laplace(
         steps = [_merge(passes, cross, one_dimensional=False)]
         if overflow:
             return _guarded(image, lambda held: steps, cval, output, overflow, workers)
-        return _filter(image, steps, cval, output, widen, workers)
+        return _filter(image, steps, cval, output, widen, workers, gaps)
 
     def second_difference(input, axis, output, mode, cval):
         return correlate1d(input, [1, -2, 1], axis, output, mode, cval, precision=precision, workers=workers)
@@ -701,7 +787,12 @@ def gaussian_filter(
     precision: str | None = None,
     overflow: str | None = None,
     workers: int | None = None,
-) -> NDArray:
+    where: ArrayLike | None = None,
+    nan_policy: str = "propagate",
+    keep_nan: bool = False,
+    min_weight: float = 0.0,
+    return_weight: bool = False,
+) -> NDArray | tuple[NDArray, NDArray]:
     """Blur with a Gaussian, or take a derivative of the blurred image.
 
     One pass an axis, in the order of `axes`. What is between two passes has the dtype of the result, so for
@@ -724,10 +815,12 @@ def gaussian_filter(
     axes : int or sequence of int, optional
         The axes to filter, if not all; sequences among the other arguments have one value for each of them.
     {extra}
+    {missing}
 
     Returns
     -------
     {result}
+    {weight}
 
     Raises
     ------
@@ -752,16 +845,17 @@ def gaussian_filter(
     widen = _check.filter_precision(precision)
     workers = resolve_workers(workers)
     output = _check.filter_output(output, image, complex_result=None)
+    gaps = _check.missing_samples(where, nan_policy, keep_nan, min_weight, return_weight)
     settings = sigma, order, mode, cval, truncate, radius, axes, channel_axis
     steps = _steps(_gaussian_steps, image, output, widen, *settings)
-    if not steps:
+    if not steps and gaps is None:
         return _copied(image, output, overflow, workers)
     _check.filter_kind(output.dtype, image.dtype.kind == "c")
-    if overflow is not None and _check.filter_overflow(overflow, output.dtype):
+    if overflow is not None and _check.filter_overflow(overflow, output.dtype, gaps):
         return _guarded(
             image, lambda held: _steps(_gaussian_steps, image, held, widen, *settings), cval, output, overflow, workers
         )
-    return _filter(image, steps, cval, output, widen, workers)
+    return _filter(image, steps, cval, output, widen, workers, gaps, gaps is not None and bool(np.any(order)))
 
 
 @_document
@@ -780,7 +874,12 @@ def gaussian_filter1d(
     precision: str | None = None,
     overflow: str | None = None,
     workers: int | None = None,
-) -> NDArray:
+    where: ArrayLike | None = None,
+    nan_policy: str = "propagate",
+    keep_nan: bool = False,
+    min_weight: float = 0.0,
+    return_weight: bool = False,
+) -> NDArray | tuple[NDArray, NDArray]:
     """Blur with a Gaussian along one axis, or take a derivative of the blurred image.
 
     Parameters
@@ -800,10 +899,12 @@ def gaussian_filter1d(
     radius : int, optional
         Pixels on each side of the middle, in place of `truncate`.
     {extra}
+    {missing}
 
     Returns
     -------
     {result}
+    {weight}
 
     Raises
     ------
@@ -817,17 +918,22 @@ def gaussian_filter1d(
     array([1.427, 2.068, 3.   , 3.932, 4.573])
     """
     weights = _gaussian_weights(sigma, order, truncate, radius)
-    return correlate1d(
+    gaps = _check.missing_samples(where, nan_policy, keep_nan, min_weight, return_weight)
+    return _correlate1d(
         input,
         weights,
         axis,
         output,
         mode,
         cval,
-        channel_axis=channel_axis,
-        precision=precision,
-        overflow=overflow,
-        workers=workers,
+        0,
+        channel_axis,
+        precision,
+        overflow,
+        workers,
+        gaps,
+        convolution=False,
+        derivative=order > 0,
     )
 
 
@@ -845,7 +951,12 @@ def uniform_filter(
     precision: str | None = None,
     overflow: str | None = None,
     workers: int | None = None,
-) -> NDArray:
+    where: ArrayLike | None = None,
+    nan_policy: str = "propagate",
+    keep_nan: bool = False,
+    min_weight: float = 0.0,
+    return_weight: bool = False,
+) -> NDArray | tuple[NDArray, NDArray]:
     """Mean over a box around each pixel.
 
     One pass an axis, in the order of `axes`. What is between two passes has the dtype of the result, so for
@@ -866,10 +977,12 @@ def uniform_filter(
     axes : int or sequence of int, optional
         The axes to filter, if not all; sequences among the other arguments have one value for each of them.
     {extra}
+    {missing}
 
     Returns
     -------
     {result}
+    {weight}
 
     Raises
     ------
@@ -890,6 +1003,13 @@ def uniform_filter(
     array([[1., 1., 1., 0.],
            [1., 1., 1., 0.],
            [1., 1., 1., 0.]])
+
+    The mean of what is there, and how much that is:
+
+    >>> image[1, 1] = np.nan
+    >>> means, weight = ndimage.uniform_filter(image, 3, nan_policy="omit", return_weight=True)
+    >>> means[0], np.round(weight[0], 2)
+    (array([0., 0., 0., 0.]), array([0.89, 0.89, 0.89, 1.  ]))
     """
     image = _check.image(input)
     cval = _check.image_cval(cval, image.dtype)
@@ -897,16 +1017,17 @@ def uniform_filter(
     workers = resolve_workers(workers)
     complex_result = image.dtype.kind == "c"
     output = _check.filter_output(output, image, complex_result or None, promote=True, stacklevel=3)
+    gaps = _check.missing_samples(where, nan_policy, keep_nan, min_weight, return_weight)
     settings = size, mode, cval, origin, axes, channel_axis
     steps = _steps(_uniform_steps, image, output, widen, *settings)
-    if not steps:
+    if not steps and gaps is None:
         return _copied(image, output, overflow, workers)
     _check.filter_kind(output.dtype, complex_result)
-    if overflow is not None and _check.filter_overflow(overflow, output.dtype):
+    if overflow is not None and _check.filter_overflow(overflow, output.dtype, gaps):
         return _guarded(
             image, lambda held: _steps(_uniform_steps, image, held, widen, *settings), cval, output, overflow, workers
         )
-    return _filter(image, steps, cval, output, widen, workers)
+    return _filter(image, steps, cval, output, widen, workers, gaps)
 
 
 @_document
@@ -923,7 +1044,12 @@ def uniform_filter1d(
     precision: str | None = None,
     overflow: str | None = None,
     workers: int | None = None,
-) -> NDArray:
+    where: ArrayLike | None = None,
+    nan_policy: str = "propagate",
+    keep_nan: bool = False,
+    min_weight: float = 0.0,
+    return_weight: bool = False,
+) -> NDArray | tuple[NDArray, NDArray]:
     """Mean over `size` pixels along one axis.
 
     Parameters
@@ -939,10 +1065,12 @@ def uniform_filter1d(
     origin : int, optional
         How far these pixels are moved towards the start of the axis.
     {extra}
+    {missing}
 
     Returns
     -------
     {result}
+    {weight}
 
     Raises
     ------
@@ -963,10 +1091,11 @@ def uniform_filter1d(
     widen = _check.filter_precision(precision)
     workers = resolve_workers(workers)
     output = _check.filter_output(output, image, image.dtype.kind == "c", promote=True, stacklevel=3)
+    gaps = _check.missing_samples(where, nan_policy, keep_nan, min_weight, return_weight)
     sweep = _mean(image.ndim, axis, boundary, size, origin, output.dtype.char)
-    if overflow is not None and _check.filter_overflow(overflow, output.dtype):
+    if overflow is not None and _check.filter_overflow(overflow, output.dtype, gaps):
         return _guarded(image, lambda held: [sweep], cval, output, overflow, workers)
-    return _filter(image, [sweep], cval, output, widen, workers)
+    return _filter(image, [sweep], cval, output, widen, workers, gaps)
 
 
 def generic_gradient_magnitude(
@@ -1073,7 +1202,7 @@ def gaussian_laplace(
     *,
     axes: int | Sequence[int] | None = None,
     **kwargs,
-) -> NDArray:
+) -> NDArray | tuple[NDArray, NDArray]:
     """Laplacian of the image blurred with a Gaussian: the sum of the Gaussian's second derivatives.
 
     Parameters
@@ -1093,13 +1222,16 @@ def gaussian_laplace(
     axes : int or sequence of int, optional
         The axes to take derivatives along, if not all; others are not blurred.
     **kwargs
-        Further arguments of `gaussian_filter`: ``truncate``, ``radius``, ``precision``, ``workers``; and
-        ``channel_axis`` and ``overflow``, as in `generic_laplace`.
+        Further arguments of `gaussian_filter`: ``truncate``, ``radius``, ``precision``, ``workers``, and for missing
+        samples ``where``, ``nan_policy``, ``keep_nan``, ``return_weight``; and ``channel_axis`` and
+        ``overflow``, as in `generic_laplace`.
 
     Returns
     -------
     ndarray
         An array of the shape of `input`; `output` itself where that is an array.
+    weight : ndarray, if `return_weight`
+        The share of the Gaussian's weights that is used.
 
     Raises
     ------
@@ -1133,9 +1265,17 @@ def gaussian_laplace(
     blur = [0] * ndim
     for axis, axis_sigma in zip(axes_of_sigmas, sigmas, strict=True):
         blur[axis] = axis_sigma
+    weight = None
+    if _check.flag(kwargs.pop("return_weight", False), "return_weight"):
+        modes = ["reflect"] * ndim
+        for axis, axis_mode in zip(axes, _check.one_an_axis(mode, "mode", len(axes)), strict=True):
+            modes[axis] = axis_mode
+        blurred = np.result_type(image.dtype, np.float16)
+        _, weight = gaussian_filter(image, blur, 0, blurred, modes, cval, return_weight=True, **kwargs)
     derivative = functools.partial(_gaussian_derivative, sigma=blur, order=2, **kwargs)
     axes = [image_axes[axis] for axis in axes]
-    return generic_laplace(image, derivative, output, mode, cval, axes=axes, overflow=overflow)
+    result = generic_laplace(image, derivative, output, mode, cval, axes=axes, overflow=overflow)
+    return result if weight is None else (result, weight)
 
 
 def gaussian_gradient_magnitude(
@@ -1166,8 +1306,9 @@ def gaussian_gradient_magnitude(
     axes : int or sequence of int, optional
         The axes to take derivatives along, if not all; all are blurred.
     **kwargs
-        Further arguments of `gaussian_filter`: ``truncate``, ``radius``, ``precision``, ``workers``; and
-        ``channel_axis`` and ``overflow``, as in `generic_gradient_magnitude`.
+        Further arguments of `gaussian_filter`: ``truncate``, ``radius``, ``precision``, ``workers``, and for missing
+        samples ``where``, ``nan_policy``, ``keep_nan``; and ``channel_axis`` and
+        ``overflow``, as in `generic_gradient_magnitude`.
 
     Returns
     -------
@@ -1193,6 +1334,7 @@ def gaussian_gradient_magnitude(
     >>> np.round(ndimage.gaussian_gradient_magnitude(ramp, 1)[15, 15], 2)
     np.float64(5.0)
     """
+    _check.no_weight(kwargs)
     image = _check.image(input)
     overflow = kwargs.pop("overflow", None)
     image_axes = _check.image_axes(image.ndim, kwargs.get("channel_axis"))
@@ -1302,7 +1444,8 @@ def _join(first: _Pass, second: _Pass, dtype, ordered=False, rounded=False, whol
 
 
 def _correlate(
-    input, weights, output, mode, cval, origin, axes, channel_axis, precision, overflow, method, workers, *, convolution
+    input, weights, output, mode, cval, origin, axes, channel_axis, precision, overflow, method, workers, gaps, *,
+    convolution,
 ):
     image = _check.image(input)
     weights = _check.filter_weights(weights)
@@ -1327,11 +1470,11 @@ def _correlate(
             raise _check.not_separable(weights, image, output)
     else:
         steps = None
-    if overflow is not None and _check.filter_overflow(overflow, output.dtype):
+    if overflow is not None and _check.filter_overflow(overflow, output.dtype, gaps):
         return _guarded(image, lambda held: [sweep], cval, output, overflow, workers)
     if steps is None and method == "auto" and weights.size >= _TRANSFORMS_FROM and not _integral(weights):
         sweep = sweep._replace(by_transforms=True)
-    return _filter(image, steps or [sweep], cval, output, widen, workers)
+    return _filter(image, steps or [sweep], cval, output, widen, workers, gaps)
 
 
 # It is asked for in every call with such a kernel; what is remembered is a copy of the weights, not the caller's array.
@@ -1403,7 +1546,8 @@ _place_kernel_once = functools.lru_cache(maxsize=512)(_place_kernel)
 
 
 def _correlate1d(
-    input, weights, axis, output, mode, cval, origin, channel_axis, precision, overflow, workers, *, convolution
+    input, weights, axis, output, mode, cval, origin, channel_axis, precision, overflow, workers, gaps, *,
+    convolution, derivative=False,
 ):
     image = _check.image(input)
     weights = _check.filter_weights_1d(weights)
@@ -1420,24 +1564,24 @@ def _correlate1d(
     workers = resolve_workers(workers)
     output = _check.filter_output(output, image, "c" in image.dtype.kind + weights.dtype.kind, promote=True)
     steps = [_line(image.ndim, axis, boundary, weights, origin)]
-    if overflow is not None and _check.filter_overflow(overflow, output.dtype):
+    if overflow is not None and _check.filter_overflow(overflow, output.dtype, gaps):
         return _guarded(image, lambda held: steps, cval, output, overflow, workers)
-    return _filter(image, steps, cval, output, widen, workers)
+    return _filter(image, steps, cval, output, widen, workers, gaps, derivative)
 
 
-def _slope(input, axis, across, output, mode, cval, channel_axis, precision, overflow, workers):
+def _slope(input, axis, across, output, mode, cval, channel_axis, precision, overflow, workers, gaps):
     image = _check.image(input)
     cval = _check.image_cval(cval, image.dtype)
     widen = _check.filter_precision(precision)
     workers = resolve_workers(workers)
     output = _check.filter_output(output, image, complex_result=image.dtype.kind == "c")
     settings = axis, across, mode, cval, channel_axis
-    if overflow is not None and _check.filter_overflow(overflow, output.dtype):
+    if overflow is not None and _check.filter_overflow(overflow, output.dtype, gaps):
         return _guarded(
             image, lambda held: _steps(_slope_steps, image, held, widen, *settings), cval, output, overflow, workers
         )
     steps = _steps(_slope_steps, image, output, widen, *settings)
-    return _filter(image, steps, cval, output, widen, workers)
+    return _filter(image, steps, cval, output, widen, workers, gaps)
 
 
 def _slope_steps(form: _Form, axis, middle: int, mode, cval, channel_axis):
@@ -1566,8 +1710,12 @@ def _gaussian_weights(sigma: float, order: int, truncate: float, radius: int | N
 # ---- from passes to the engine ----
 
 
-def _filter(image, steps: Sequence[_Pass | _Pair], cval, output, widen: bool, workers: int) -> NDArray:
-    """Fill `output` with `image` after all steps; return it."""
+def _filter(
+    image, steps: Sequence[_Pass | _Pair], cval, output, widen: bool, workers: int, gaps=None, derivative=False
+) -> NDArray | tuple[NDArray, NDArray]:
+    """Fill `output` with `image` after all steps; return it. Where samples are missing (`gaps`): `_filter_valid`."""
+    if gaps is not None:
+        return _filter_valid(image, steps, cval, output, widen, workers, gaps, derivative)
     if output.size == 0:
         return output
     if np.may_share_memory(image, output):
@@ -1756,6 +1904,111 @@ def _clipped(exact, near, whole: bool, dtype) -> tuple[NDArray, bool]:
     return clipped, not (below.any() or above.any() or np.isnan(near).any())
 
 
+def _filter_valid(image, steps, cval, output, widen: bool, workers: int, gaps, derivative: bool):
+    """`_filter` of an image with missing samples (`pyconv.missing`)."""
+    ndim = image.ndim
+    steps = tuple(steps) or (_Pass(np.ones((1,) * ndim), (0,) * ndim, ("edge",) * ndim, one_dimensional=False),)
+    sums = tuple(step._replace(by_transforms=False) if isinstance(step, _Pass) else step for step in steps)
+    if image.dtype.kind != "f":
+        # What is floating with zeros in place of missing samples is to be summed as it is without them.
+        steps = sums
+    dtype = np.dtype(np.float64) if widen or image.dtype.kind in "biu" else _floating(image.dtype, output.dtype)
+    *_, min_weight, _ = gaps
+    weights = _mask_weights(_Known(steps), _form(image, output, widen), dtype, derivative, min_weight)
+
+    def plain(piece, inner, target):
+        _filter_part(piece, steps, cval, inner, target, widen, workers)
+
+    def direct(piece, inner, target):
+        _filter_part(piece, sums, cval, inner, target, widen, workers)
+
+    def weigh(steps, mask, inner, target):
+        _filter_part(mask, steps, 0, inner, target, False, workers)
+
+    def transform_error(shape, part):
+        sweep = steps[0]
+        kernel = sweep.weights.shape[:2]
+        sides = tuple((b, out + k - 1 - n - b) for b, k, n, out in zip(sweep.before, kernel, shape, part, strict=False))
+        choice = plan.choose((1, *shape[:2]), (1, 1, *kernel), dtype, (1, 1), sides, (1, 1), 1)
+        return next(c.error for c in choice.candidates if c.variant == choice.variant) if choice.variant else 0
+
+    return missing.filter_valid(image, output, weights, plain, direct, weigh, transform_error, gaps)
+
+
+def _filter_part(image, steps, cval, inner, output, widen: bool, workers: int) -> None:
+    """Fill `output` with the part `inner` of what `_filter` makes of an image."""
+    if output.shape == image.shape:
+        _filter(image, steps, cval, output, widen, workers)
+    elif len(steps) == 1:
+        starts = [s.start for s in inner[1:]]
+        _filter(image, [_further(steps[0], starts)], cval, output, widen, workers)
+    else:
+        whole = missing.scratch(image.shape, output.dtype.newbyteorder("="), "whole")
+        _filter(image, steps, cval, whole, widen, workers)
+        output[...] = whole[inner]
+
+
+def _further(step: _Pass | _Pair, starts: Sequence[int]) -> _Pass | _Pair:
+    """The same filter of an output that starts so far along each axis."""
+    if isinstance(step, _Pass):
+        return step._replace(before=tuple(b - start for b, start in zip(step.before, starts, strict=True)))
+    axes = range(len(starts))[-2:] if step.axes is None else step.axes[-2:]
+    return step._replace(
+        before=tuple(b - starts[axis] for b, axis in zip(step.before, axes, strict=True)),
+        whole=None if step.whole is None else _further(step.whole, starts),
+    )
+
+
+class _Known:
+    """Steps as a key: they are the same where all their numbers are."""
+
+    def __init__(self, steps):
+        self.steps, self.key = steps, _hashable(steps)
+
+    def __eq__(self, other):
+        return self.key == other.key
+
+    def __hash__(self):
+        return hash(self.key)
+
+
+def _hashable(value):
+    if isinstance(value, np.ndarray):
+        return value.tobytes(), value.dtype.char, value.shape
+    return tuple(map(_hashable, value)) if isinstance(value, tuple) else value
+
+
+# What is remembered are copies of the weights, not the caller's array.
+@functools.lru_cache(maxsize=64)
+def _mask_weights(known: _Known, form: tuple, dtype, derivative: bool, min_weight: float) -> missing.MaskWeights:
+    form = _Form(*form)._replace(source=dtype.char, output=dtype.char, widen=False)
+    passes = [sweep for step in known.steps for sweep in _passes(step, form.ndim)]
+
+    def steps_of(factors, by_transforms):
+        sweeps = [
+            sweep._replace(weights=weights, divisor=0, by_transforms=by_transforms)
+            for sweep, weights in zip(passes, factors, strict=True)
+        ]
+        return _in_pairs(form, sweeps, 0)
+
+    def weigh(steps, mask, inner, target):
+        _filter_part(mask, steps, 0, inner, target, False, 1)
+
+    return missing.MaskWeights(passes, derivative, min_weight, dtype, steps_of, weigh)
+
+
+def _passes(step: _Pass | _Pair, ndim: int) -> list[_Pass]:
+    """The passes of a step."""
+    if isinstance(step, _Pass):
+        return [step]
+    axes = (ndim - 2, ndim - 1) if step.axes is None else step.axes[-2:]
+    names = list(engine.BOUNDARIES)
+    return [
+        _line(ndim, axis, names[code], weights, before - weights.size // 2)
+        for axis, weights, before, code in zip(axes, step.weights, step.before, step.boundary, strict=True)
+    ]
+
+
 def _sweep(image, steps: Sequence[_Pass | _Pair], cval, output, widen: bool, workers: int) -> bool:
     """All steps, slab by slab along the axis of the first. Returns what the last one does.
 
@@ -1917,7 +2170,10 @@ def _apply(image, sweep: _Pass | _Pair, cval, output, widen: bool, workers: int)
             w = np.concatenate([np.where(is_last, w, 0), np.where(is_last, 0, w)], axis=1)
     codes = tuple(engine.BOUNDARIES[name] for name in boundary[:spatial])
     if sweep.by_transforms and spatial == 2 and not ordered and "f" == image.dtype.kind == output.dtype.kind:
-        sides = tuple((b, k - 1 - b) for b, k in zip(before, w.shape[2:], strict=False))
+        sides = tuple(
+            (b, out + k - 1 - n - b)
+            for b, k, n, out in zip(before, w.shape[2:], x.shape[-2:], y.shape[-2:], strict=False)
+        )
         choice = plan.choose((1, *x.shape[-2:]), w.shape, w.dtype, (1, 1), sides, (1, 1), 1)
         if choice.variant is not None and np.isfinite(w).all():
             engine.correlate_transformed(
