@@ -160,7 +160,8 @@ _ARGUMENTS = {
     keep_nan : bool, optional
         Whether outputs at missing samples are NaN, and not filled in from around them.
     min_weight : float, optional
-        From 0 to 1: outputs of which a smaller share of the weights is used are NaN. Where it is 0 they always are.
+        From 0 to 1: outputs of which a smaller share of the weights is used are NaN. With 1, all but those without
+        any sample missing; with 0, those without any used.
     return_weight : bool, optional
         Whether to return that share too.
 """,
