@@ -172,7 +172,8 @@ _ARGUMENTS = {
     keep_nan : bool, optional
         Whether outputs at missing samples are NaN, and not filled in from around them.
     min_weight : float, optional
-        From 0 to 1: outputs of which a smaller share of the weights is used are NaN. Where it is 0 they always are.
+        From 0 to 1: outputs of which a smaller share of the weights is used are NaN. With 1, all but those without
+        any sample missing; with 0, those without any used.
     return_weight : bool, optional
         Whether to return that share too.
 """,
@@ -1936,25 +1937,38 @@ def _filter_valid(image, steps, cval, output, widen: bool, workers: int, gaps, d
 
 
 def _filter_part(image, steps, cval, inner, output, widen: bool, workers: int) -> None:
-    """Fill `output` with the part `inner` of what `_filter` makes of an image."""
+    """Fill `output` with the part `inner` of what `_filter` makes of an image: each step leaves that part alone."""
     if output.shape == image.shape:
         _filter(image, steps, cval, output, widen, workers)
-    elif len(steps) == 1:
-        starts = [s.start for s in inner[1:]]
-        _filter(image, [_further(steps[0], starts)], cval, output, widen, workers)
-    else:
-        whole = missing.scratch(image.shape, output.dtype.newbyteorder("="), "whole")
-        _filter(image, steps, cval, whole, widen, workers)
-        output[...] = whole[inner]
+        return
+    starts = [s.start for s in inner[1:]]
+    source, shape, whole_axes = image, list(image.shape), set(range(image.ndim))
+    for i, step in enumerate(steps, 1):
+        last = i == len(steps)
+        now = whole_axes if last else whole_axes.intersection(_axes(step, image.ndim))
+        for axis in now:
+            shape[axis] = output.shape[axis]
+        target = output if last else missing.scratch(shape, output.dtype.newbyteorder("="), f"between {i % 2}")
+        further = _further(step, [start if axis in now else 0 for axis, start in enumerate(starts)])
+        finite = _apply(source, further, cval, target, widen, workers)
+        source, whole_axes = target, whole_axes - now
+    if not finite:
+        _mend(image, _further(steps[-1].whole, starts)._replace(axis=0), cval, output, widen, workers)
+
+
+def _axes(step: _Pass | _Pair, ndim: int) -> tuple[int, ...]:
+    """The axes that a step of several filters."""
+    if isinstance(step, _Pass):
+        return (step.axis,)
+    return (ndim - 2, ndim - 1) if step.axes is None else step.axes[-2:]
 
 
 def _further(step: _Pass | _Pair, starts: Sequence[int]) -> _Pass | _Pair:
     """The same filter of an output that starts so far along each axis."""
     if isinstance(step, _Pass):
         return step._replace(before=tuple(b - start for b, start in zip(step.before, starts, strict=True)))
-    axes = range(len(starts))[-2:] if step.axes is None else step.axes[-2:]
     return step._replace(
-        before=tuple(b - starts[axis] for b, axis in zip(step.before, axes, strict=True)),
+        before=tuple(b - starts[axis] for b, axis in zip(step.before, _axes(step, len(starts)), strict=True)),
         whole=None if step.whole is None else _further(step.whole, starts),
     )
 
@@ -2001,11 +2015,10 @@ def _passes(step: _Pass | _Pair, ndim: int) -> list[_Pass]:
     """The passes of a step."""
     if isinstance(step, _Pass):
         return [step]
-    axes = (ndim - 2, ndim - 1) if step.axes is None else step.axes[-2:]
     names = list(engine.BOUNDARIES)
     return [
         _line(ndim, axis, names[code], weights, before - weights.size // 2)
-        for axis, weights, before, code in zip(axes, step.weights, step.before, step.boundary, strict=True)
+        for axis, weights, before, code in zip(_axes(step, ndim), step.weights, step.before, step.boundary, strict=True)
     ]
 
 

@@ -19,27 +19,39 @@ cdef struct Rows:                    # of some arrays of one shape, along their 
     int64_t size[MAX_AXES]
     int64_t at[MAX_AXES]
     int64_t strides[MAX_ARRAYS][MAX_AXES]
+    int64_t sample[MAX_ARRAYS]       # bytes
     char *row[MAX_ARRAYS]            # where there is no array, NULL
 
 
 cdef int64_t open_rows(Rows *r, tuple arrays) except -1:
-    """Stand at the first row; the number of rows."""
+    """Stand at the first row; the number of rows. Last axes that follow one another in all arrays are one."""
     cdef cnp.ndarray a
     cdef int64_t count = 1
-    cdef int i, axis
+    cdef int i, axis, last
+    cdef bint one
     a = arrays[0]
     r.n_arrays, r.ndim = len(arrays), a.ndim
     for axis in range(r.ndim):
         r.size[axis], r.at[axis] = a.shape[axis], 0
-        if axis < r.ndim - 1:
-            count *= r.size[axis]
     for i in range(r.n_arrays):
         r.row[i] = NULL
         if arrays[i] is not None:
             a = arrays[i]
-            r.row[i] = <char *>cnp.PyArray_DATA(a)
+            r.row[i], r.sample[i] = <char *>cnp.PyArray_DATA(a), a.itemsize
             for axis in range(r.ndim):
                 r.strides[i][axis] = a.strides[axis]
+    last = r.ndim - 1
+    while r.ndim > 1:
+        axis, one = r.ndim - 2, True
+        for i in range(r.n_arrays):
+            if r.row[i] != NULL and r.strides[i][axis] != r.size[last] * r.sample[i]:
+                one = False
+        if not one:
+            break
+        r.size[axis] *= r.size[last]
+        r.ndim, last = axis + 1, axis
+    for axis in range(r.ndim - 1):
+        count *= r.size[axis]
     return count
 
 
