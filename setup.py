@@ -22,6 +22,7 @@ KERNELS = {                          # sources, and the dtypes each computes in
     "direct": ("f32", "f64", "i64"),
     "deform": ("f32", "f64"),
     "separable": ("f32", "f64"),
+    "missing": ("f32", "f64"),
 }
 
 # Levels, lowest first: the flags that compile for them. pyconv/engine/__init__.py picks the highest that runs.

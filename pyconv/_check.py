@@ -355,12 +355,19 @@ def filter_kind(dtype, complex_result):
         raise FilterArgumentError(f"output must have a real dtype, since the result is real, got {dtype}")
 
 
-def filter_overflow(overflow, dtype):
+def filter_overflow(overflow, dtype, gaps=None):
     """"saturate" or "raise" where the output's integers follow it; None where they wrap, or there are none."""
     if overflow is None:
         return None
     one_of(overflow, "overflow", ("raise", "saturate", "wrap"))
-    return None if overflow == "wrap" or dtype.kind not in "iu" else overflow
+    if overflow == "wrap" or dtype.kind not in "iu":
+        return None
+    if gaps is not None:
+        raise ValueError(
+            f"overflow={overflow!r} does not go with missing samples and an output of integers; pass output=float and "
+            "convert the result"
+        )
+    return overflow
 
 
 def filter_results(fit, dtype):
@@ -370,6 +377,64 @@ def filter_results(fit, dtype):
             f"overflow: some results lie outside {dtype}, or are NaN; pass output= a wider dtype, or "
             "overflow='saturate' or 'wrap'"
         )
+
+
+def missing_samples(where, nan_policy, keep_nan, min_weight, return_weight):
+    """These arguments as a tuple; None: no sample is missing, and nothing is asked about that."""
+    if (
+        where is None
+        and nan_policy == "propagate"
+        and keep_nan is False
+        and return_weight is False
+        and type(min_weight) is float
+        and min_weight == 0
+    ):
+        return None
+    one_of(nan_policy, "nan_policy", ("propagate", "omit", "raise"))
+    min_weight = real(min_weight, "min_weight", minimum=0, maximum=1)
+    return where, nan_policy, flag(keep_nan, "keep_nan"), min_weight, flag(return_weight, "return_weight")
+
+
+def samples_used(where, image):
+    """`where`, which is True where a sample is used, in the shape of the image."""
+    where = _array(where, "where")
+    if where.dtype != bool:
+        raise TypeError(f"where must hold booleans, True where a sample is used, got dtype {where.dtype}")
+    try:
+        return np.broadcast_to(where, image.shape)
+    except ValueError:
+        hint = ""
+        if image.shape[: where.ndim] == where.shape:
+            hint = "; where[..., None] has one value for all channels of a pixel"
+        raise ValueError(
+            f"where must have the shape of input, {image.shape}, or one that broadcasts against it, got {where.shape}"
+            + hint
+        ) from None
+
+
+def output_has_nan(output, image):
+    """Where samples are missing, outputs may be NaN."""
+    if output.dtype.kind not in "fc":
+        raise FilterArgumentError(
+            f"output must have a floating dtype where samples may be missing, since no other holds NaN, got "
+            f"{output.dtype} for an image of {image.dtype}; pass output=float"
+        )
+
+
+def no_weight(arguments):
+    """A length of gradients is no sum of weights."""
+    if arguments.get("return_weight"):
+        raise TypeError(
+            "return_weight is not known to gaussian_gradient_magnitude, whose results are no sums of one set of weights"
+        )
+
+
+def nan_found(count, first):
+    """nan_policy="raise", and there are some."""
+    return ValueError(
+        f"input has {count} NaN, the first one at index {first}; nan_policy='omit' leaves them out, 'propagate' "
+        "lets them spread"
+    )
 
 
 class ZeroSigmaError(ValueError, ZeroDivisionError):

@@ -20,7 +20,7 @@ result has the input's dtype, so a filter of a ``uint8`` image truncates and wra
 
 What SciPy does not have, as keywords only: `channel_axis` (each channel is filtered on its own, and all other
 arguments count the axes without it), `overflow` (whether integers wrap, saturate or are an error),
-``precision="float64"`` and `workers`. What differs from SciPy 1.17:
+``precision="float64"``, `workers`, and arguments for missing samples. What differs from SciPy 1.17:
 
 - float32 images are summed in float32 unless ``precision="float64"``; float16 images are accepted.
 - Weights are never too small to count; integers beyond 2**53 are exact; a result outside the output's integers
@@ -39,6 +39,16 @@ other, which takes n1 + n2 multiplications a pixel for n1 * n2. Integer images w
 and infinities reach the same pixels. Sums of fractions have other last bits than the direct ones, and are no less
 accurate. Sums that are truncated to integers keep SciPy's order, so they are always direct.
 
+Missing samples are those where `where` is False (NumPy's meaning: True is used) and, under ``nan_policy="omit"``, NaN.
+An output is the sum over the samples that are there, times the sum of all weights, divided by the sum of the weights
+of these samples: a blur fills small holes, a constant image stays constant, and where nothing is missing under the
+kernel the result is the usual one, to the last bit (where sums are taken by Fourier transforms: within their error).
+Samples beyond the border are continued with what is missing among them; those of a constant border are there. Weights
+that cancel to less than a hundredth of the sum of their magnitudes, and all derivatives of Gaussians, give NaN wherever
+a sample under a weight other than zero is missing, since any other value would invent an edge; so do weights of both
+signs whose valid ones cancel so far. Infinities are data. Results have to be floating: of an image of integers
+with `where`, ask for ``output=float``; it is filtered in float64.
+
 Memory: a few MB beyond input and output whatever the size of the image, so both may be a `numpy.memmap`. Filters of
 several passes need at least one slice of the image, across the axis of the first pass. A further image is needed only
 where input and output overlap, and for a Laplacian that truncates fractions or has more than three axes. Names of
@@ -55,7 +65,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from pyconv import _check, engine, plan
+from pyconv import _check, engine, missing, plan
 from pyconv._workers import resolve_workers
 from pyconv.separable import separable_factors
 
@@ -155,6 +165,27 @@ _ARGUMENTS = {
     workers : int, optional
         Number of threads. Default: all processors this process may use.
 """,
+    "missing": """\
+    where : array_like of bool, optional
+        True where a sample of `input` is used, False where it is missing; broadcast against `input`. Outputs are
+        sums over the samples that are used, scaled as if these had the sum of all weights; if the weights cancel (those
+        of a derivative do), they are NaN wherever a sample is missing. See the notes on missing samples in
+        `pyconv.ndimage`.
+    nan_policy : {"propagate", "omit", "raise"}, optional
+        ``"omit"``: samples that are NaN are missing. ``"raise"``: they are refused. Infinities are never missing.
+    keep_nan : bool, optional
+        Whether outputs at missing samples are NaN, and not filled in from around them.
+    min_weight : float, optional
+        From 0 to 1: outputs of which a smaller share of the weights is used are NaN. With 1, all but those without
+        any sample missing; with 0, those without any used.
+    return_weight : bool, optional
+        Whether to return that share too.
+""",
+    "weight": """\
+    weight : ndarray, if `return_weight`
+        The share of the weights (of their magnitudes) that is used, from 0 to 1: float64 where sums are taken in it,
+        else float32.
+""",
     "method": """\
     method : {"auto", "direct", "separable"}, optional
         ``"separable"`` filters along one axis after the other with the vectors whose outer product `weights`
@@ -193,7 +224,12 @@ def correlate(
     overflow: str | None = None,
     method: str = "auto",
     workers: int | None = None,
-) -> NDArray:
+    where: ArrayLike | None = None,
+    nan_policy: str = "propagate",
+    keep_nan: bool = False,
+    min_weight: float = 0.0,
+    return_weight: bool = False,
+) -> NDArray | tuple[NDArray, NDArray]:
     """Correlate an image with a kernel of any number of axes.
 
     Each pixel becomes the sum of its neighbourhood times `weights`, the kernel's middle (element ``n // 2``
@@ -215,10 +251,12 @@ def correlate(
         while a sequence of origins follows the order given.
     {method}
     {extra}
+    {missing}
 
     Returns
     -------
     {result}
+    {weight}
 
     Raises
     ------
@@ -242,7 +280,8 @@ def correlate(
     >>> ndimage.correlate(picture, np.ones((3, 3)) / 9, channel_axis=-1).shape
     (4, 5, 3)
     """
-    settings = mode, cval, origin, axes, channel_axis, precision, overflow, method, workers
+    gaps = _check.missing_samples(where, nan_policy, keep_nan, min_weight, return_weight)
+    settings = mode, cval, origin, axes, channel_axis, precision, overflow, method, workers, gaps
     return _correlate(input, weights, output, *settings, convolution=False)
 
 
@@ -261,7 +300,12 @@ def convolve(
     overflow: str | None = None,
     method: str = "auto",
     workers: int | None = None,
-) -> NDArray:
+    where: ArrayLike | None = None,
+    nan_policy: str = "propagate",
+    keep_nan: bool = False,
+    min_weight: float = 0.0,
+    return_weight: bool = False,
+) -> NDArray | tuple[NDArray, NDArray]:
     """Convolve an image with a kernel of any number of axes.
 
     The correlation with the kernel turned round in every axis. Complex weights are not conjugated. A weight
@@ -282,10 +326,12 @@ def convolve(
         while a sequence of origins follows the order given.
     {method}
     {extra}
+    {missing}
 
     Returns
     -------
     {result}
+    {weight}
 
     Raises
     ------
@@ -309,7 +355,8 @@ def convolve(
            [4, 5, 6, 0],
            [7, 8, 9, 0]])
     """
-    settings = mode, cval, origin, axes, channel_axis, precision, overflow, method, workers
+    gaps = _check.missing_samples(where, nan_policy, keep_nan, min_weight, return_weight)
+    settings = mode, cval, origin, axes, channel_axis, precision, overflow, method, workers, gaps
     return _correlate(input, weights, output, *settings, convolution=True)
 
 
@@ -327,7 +374,12 @@ def correlate1d(
     precision: str | None = None,
     overflow: str | None = None,
     workers: int | None = None,
-) -> NDArray:
+    where: ArrayLike | None = None,
+    nan_policy: str = "propagate",
+    keep_nan: bool = False,
+    min_weight: float = 0.0,
+    return_weight: bool = False,
+) -> NDArray | tuple[NDArray, NDArray]:
     """Correlate an image with weights along one axis.
 
     Complex weights are conjugated. Unlike in `correlate`, a weight of zero is a tap: zero times NaN is NaN.
@@ -345,10 +397,12 @@ def correlate1d(
     origin : int, optional
         How far the weights are moved towards the start of the axis.
     {extra}
+    {missing}
 
     Returns
     -------
     {result}
+    {weight}
 
     Raises
     ------
@@ -360,7 +414,8 @@ def correlate1d(
     >>> ndimage.correlate1d([1, 2, 4, 8], [-1, 1])
     array([0, 1, 2, 4])
     """
-    settings = mode, cval, origin, channel_axis, precision, overflow, workers
+    gaps = _check.missing_samples(where, nan_policy, keep_nan, min_weight, return_weight)
+    settings = mode, cval, origin, channel_axis, precision, overflow, workers, gaps
     return _correlate1d(input, weights, axis, output, *settings, convolution=False)
 
 
@@ -378,7 +433,12 @@ def convolve1d(
     precision: str | None = None,
     overflow: str | None = None,
     workers: int | None = None,
-) -> NDArray:
+    where: ArrayLike | None = None,
+    nan_policy: str = "propagate",
+    keep_nan: bool = False,
+    min_weight: float = 0.0,
+    return_weight: bool = False,
+) -> NDArray | tuple[NDArray, NDArray]:
     """Convolve an image with weights along one axis.
 
     The correlation with the weights in reverse order. Complex weights are not conjugated. Unlike in
@@ -397,10 +457,12 @@ def convolve1d(
     origin : int, optional
         How far the weights are moved towards the end of the axis.
     {extra}
+    {missing}
 
     Returns
     -------
     {result}
+    {weight}
 
     Raises
     ------
@@ -412,7 +474,8 @@ def convolve1d(
     >>> ndimage.convolve1d([0, 0, 1, 0, 0], [1, 2, 3])
     array([0, 1, 2, 3, 0])
     """
-    settings = mode, cval, origin, channel_axis, precision, overflow, workers
+    gaps = _check.missing_samples(where, nan_policy, keep_nan, min_weight, return_weight)
+    settings = mode, cval, origin, channel_axis, precision, overflow, workers, gaps
     return _correlate1d(input, weights, axis, output, *settings, convolution=True)
 
 
@@ -428,7 +491,12 @@ def sobel(
     precision: str | None = None,
     overflow: str | None = None,
     workers: int | None = None,
-) -> NDArray:
+    where: ArrayLike | None = None,
+    nan_policy: str = "propagate",
+    keep_nan: bool = False,
+    min_weight: float = 0.0,
+    return_weight: bool = False,
+) -> NDArray | tuple[NDArray, NDArray]:
     """Sobel's derivative along one axis.
 
     Weights -1, 0, 1 along `axis` and 1, 2, 1 along every other one: in an image of two axes, 8 times the
@@ -443,10 +511,12 @@ def sobel(
     {modes}
     {cval}
     {extra}
+    {missing}
 
     Returns
     -------
     {result}
+    {weight}
 
     Raises
     ------
@@ -471,7 +541,8 @@ def sobel(
     >>> ndimage.sobel(image, overflow="saturate")[1]
     array([0, 0, 0, 0], dtype=uint8)
     """
-    return _slope(input, axis, 2, output, mode, cval, channel_axis, precision, overflow, workers)
+    gaps = _check.missing_samples(where, nan_policy, keep_nan, min_weight, return_weight)
+    return _slope(input, axis, 2, output, mode, cval, channel_axis, precision, overflow, workers, gaps)
 
 
 @_document
@@ -486,7 +557,12 @@ def prewitt(
     precision: str | None = None,
     overflow: str | None = None,
     workers: int | None = None,
-) -> NDArray:
+    where: ArrayLike | None = None,
+    nan_policy: str = "propagate",
+    keep_nan: bool = False,
+    min_weight: float = 0.0,
+    return_weight: bool = False,
+) -> NDArray | tuple[NDArray, NDArray]:
     """Prewitt's derivative along one axis.
 
     Weights -1, 0, 1 along `axis` and 1, 1, 1 along every other one: in an image of two axes, 6 times the
@@ -501,10 +577,12 @@ def prewitt(
     {modes}
     {cval}
     {extra}
+    {missing}
 
     Returns
     -------
     {result}
+    {weight}
 
     Raises
     ------
@@ -523,7 +601,8 @@ def prewitt(
     >>> ndimage.prewitt(image)[1]
     array([  0, -27, -27,   0])
     """
-    return _slope(input, axis, 1, output, mode, cval, channel_axis, precision, overflow, workers)
+    gaps = _check.missing_samples(where, nan_policy, keep_nan, min_weight, return_weight)
+    return _slope(input, axis, 1, output, mode, cval, channel_axis, precision, overflow, workers, gaps)
 
 
 @_document
@@ -538,7 +617,12 @@ def laplace(
     precision: str | None = None,
     overflow: str | None = None,
     workers: int | None = None,
-) -> NDArray:
+    where: ArrayLike | None = None,
+    nan_policy: str = "propagate",
+    keep_nan: bool = False,
+    min_weight: float = 0.0,
+    return_weight: bool = False,
+) -> NDArray | tuple[NDArray, NDArray]:
     """Laplacian: the sum of the second differences, weights 1, -2, 1, along the axes.
 
     Parameters
@@ -550,10 +634,12 @@ def laplace(
     axes : int or sequence of int, optional
         The axes to take differences along, if not all; a sequence of modes has one for each of them.
     {extra}
+    {missing}
 
     Returns
     -------
     {result}
+    {weight}
 
     Raises
     ------
@@ -581,13 +667,14 @@ def laplace(
     workers = _asked_workers(workers)
     filtered, boundaries = _lines_of_axes(image.ndim, mode, axes, channel_axis)
     output = _check.filter_output(output, image, image.dtype.kind == "c" if filtered else None)
-    overflow = _check.filter_overflow(overflow, output.dtype)
-    settings = mode, cval, axes, channel_axis
+    gaps = _check.missing_samples(where, nan_policy, keep_nan, min_weight, return_weight)
+    overflow = _check.filter_overflow(overflow, output.dtype, gaps)
+    settings = mode, cval, axes, channel_axis, gaps is not None
     steps = _steps(_laplace_steps, image, output, widen, *settings)
     if steps is not None and overflow:
         return _guarded(image, cval, output, overflow, workers, _laplace_steps, *settings)
     if steps is not None:
-        return _filter(image, steps, cval, output, workers)
+        return _filter(image, steps, cval, output, workers, gaps, widen=widen)
 
     def second_difference(input, axis, output, mode, cval):
         return correlate1d(input, [1, -2, 1], axis, output, mode, cval, precision=precision, workers=workers)
@@ -697,7 +784,12 @@ def gaussian_filter(
     precision: str | None = None,
     overflow: str | None = None,
     workers: int | None = None,
-) -> NDArray:
+    where: ArrayLike | None = None,
+    nan_policy: str = "propagate",
+    keep_nan: bool = False,
+    min_weight: float = 0.0,
+    return_weight: bool = False,
+) -> NDArray | tuple[NDArray, NDArray]:
     """Blur with a Gaussian, or take a derivative of the blurred image.
 
     One pass an axis, in the order of `axes`. What is between two passes has the dtype of the result, so for
@@ -720,10 +812,12 @@ def gaussian_filter(
     axes : int or sequence of int, optional
         The axes to filter, if not all; sequences among the other arguments have one value for each of them.
     {extra}
+    {missing}
 
     Returns
     -------
     {result}
+    {weight}
 
     Raises
     ------
@@ -748,14 +842,16 @@ def gaussian_filter(
     widen = _check.filter_precision(precision)
     workers = _asked_workers(workers)
     output = _check.filter_output(output, image, complex_result=None)
+    gaps = _check.missing_samples(where, nan_policy, keep_nan, min_weight, return_weight)
     settings = sigma, order, mode, cval, truncate, radius, axes, channel_axis
     steps = _steps(_gaussian_steps, image, output, widen, *settings)
-    if not steps:
+    if not steps and gaps is None:
         return _copied(image, output, overflow, workers)
     _check.filter_kind(output.dtype, image.dtype.kind == "c")
-    if overflow is not None and _check.filter_overflow(overflow, output.dtype):
+    if overflow is not None and _check.filter_overflow(overflow, output.dtype, gaps):
         return _guarded(image, cval, output, overflow, workers, _gaussian_steps, *settings)
-    return _filter(image, steps, cval, output, workers)
+    derivative = gaps is not None and bool(np.any(order))
+    return _filter(image, steps, cval, output, workers, gaps, derivative, widen)
 
 
 @_document
@@ -774,7 +870,12 @@ def gaussian_filter1d(
     precision: str | None = None,
     overflow: str | None = None,
     workers: int | None = None,
-) -> NDArray:
+    where: ArrayLike | None = None,
+    nan_policy: str = "propagate",
+    keep_nan: bool = False,
+    min_weight: float = 0.0,
+    return_weight: bool = False,
+) -> NDArray | tuple[NDArray, NDArray]:
     """Blur with a Gaussian along one axis, or take a derivative of the blurred image.
 
     Parameters
@@ -794,10 +895,12 @@ def gaussian_filter1d(
     radius : int, optional
         Pixels on each side of the middle, in place of `truncate`.
     {extra}
+    {missing}
 
     Returns
     -------
     {result}
+    {weight}
 
     Raises
     ------
@@ -815,11 +918,12 @@ def gaussian_filter1d(
     widen = _check.filter_precision(precision)
     workers = _asked_workers(workers)
     output = _check.filter_output(output, image, image.dtype.kind == "c", promote=True)
+    gaps = _check.missing_samples(where, nan_policy, keep_nan, min_weight, return_weight)
     settings = sigma, axis, order, mode, cval, truncate, radius, channel_axis
     steps = _steps(_gaussian_line, image, output, widen, *settings)
-    if overflow is not None and _check.filter_overflow(overflow, output.dtype):
+    if overflow is not None and _check.filter_overflow(overflow, output.dtype, gaps):
         return _guarded(image, cval, output, overflow, workers, _gaussian_line, *settings)
-    return _filter(image, steps, cval, output, workers)
+    return _filter(image, steps, cval, output, workers, gaps, gaps is not None and order > 0, widen)
 
 
 @_document
@@ -836,7 +940,12 @@ def uniform_filter(
     precision: str | None = None,
     overflow: str | None = None,
     workers: int | None = None,
-) -> NDArray:
+    where: ArrayLike | None = None,
+    nan_policy: str = "propagate",
+    keep_nan: bool = False,
+    min_weight: float = 0.0,
+    return_weight: bool = False,
+) -> NDArray | tuple[NDArray, NDArray]:
     """Mean over a box around each pixel.
 
     One pass an axis, in the order of `axes`. What is between two passes has the dtype of the result, so for
@@ -857,10 +966,12 @@ def uniform_filter(
     axes : int or sequence of int, optional
         The axes to filter, if not all; sequences among the other arguments have one value for each of them.
     {extra}
+    {missing}
 
     Returns
     -------
     {result}
+    {weight}
 
     Raises
     ------
@@ -881,6 +992,13 @@ def uniform_filter(
     array([[1., 1., 1., 0.],
            [1., 1., 1., 0.],
            [1., 1., 1., 0.]])
+
+    The mean of what is there, and how much that is:
+
+    >>> image[1, 1] = np.nan
+    >>> means, weight = ndimage.uniform_filter(image, 3, nan_policy="omit", return_weight=True)
+    >>> means[0], np.round(weight[0], 2)
+    (array([0., 0., 0., 0.]), array([0.89, 0.89, 0.89, 1.  ]))
     """
     image = _check.image(input)
     cval = _check.image_cval(cval, image.dtype)
@@ -888,14 +1006,15 @@ def uniform_filter(
     workers = _asked_workers(workers)
     complex_result = image.dtype.kind == "c"
     output = _check.filter_output(output, image, complex_result or None, promote=True, stacklevel=3)
+    gaps = _check.missing_samples(where, nan_policy, keep_nan, min_weight, return_weight)
     settings = size, mode, cval, origin, axes, channel_axis
     steps = _steps(_uniform_steps, image, output, widen, *settings)
-    if not steps:
+    if not steps and gaps is None:
         return _copied(image, output, overflow, workers)
     _check.filter_kind(output.dtype, complex_result)
-    if overflow is not None and _check.filter_overflow(overflow, output.dtype):
+    if overflow is not None and _check.filter_overflow(overflow, output.dtype, gaps):
         return _guarded(image, cval, output, overflow, workers, _uniform_steps, *settings)
-    return _filter(image, steps, cval, output, workers)
+    return _filter(image, steps, cval, output, workers, gaps, widen=widen)
 
 
 @_document
@@ -912,7 +1031,12 @@ def uniform_filter1d(
     precision: str | None = None,
     overflow: str | None = None,
     workers: int | None = None,
-) -> NDArray:
+    where: ArrayLike | None = None,
+    nan_policy: str = "propagate",
+    keep_nan: bool = False,
+    min_weight: float = 0.0,
+    return_weight: bool = False,
+) -> NDArray | tuple[NDArray, NDArray]:
     """Mean over `size` pixels along one axis.
 
     Parameters
@@ -928,10 +1052,12 @@ def uniform_filter1d(
     origin : int, optional
         How far these pixels are moved towards the start of the axis.
     {extra}
+    {missing}
 
     Returns
     -------
     {result}
+    {weight}
 
     Raises
     ------
@@ -945,7 +1071,8 @@ def uniform_filter1d(
     """
     settings = size, axis, mode, cval, origin, channel_axis
     known = *settings, precision, overflow, workers
-    filtered = _small_means.run(input, None, output, cval, known)
+    gaps = _check.missing_samples(where, nan_policy, keep_nan, min_weight, return_weight)
+    filtered = _small_means.run(input, None, output, cval, known) if gaps is None else None
     if filtered is not None:
         return filtered
     given, asked = (input, None, output, known), workers
@@ -955,10 +1082,11 @@ def uniform_filter1d(
     workers = _asked_workers(workers)
     output = _check.filter_output(output, image, image.dtype.kind == "c", promote=True, stacklevel=3)
     steps = _steps(_mean_steps, image, output, widen, *settings)
-    if overflow is not None and _check.filter_overflow(overflow, output.dtype):
+    if overflow is not None and _check.filter_overflow(overflow, output.dtype, gaps):
         return _guarded(image, cval, output, overflow, workers, _mean_steps, *settings)
-    _keep(_small_means, given, asked, steps)
-    return _filter(image, steps, cval, output, workers)
+    if gaps is None:
+        _keep(_small_means, given, asked, steps)
+    return _filter(image, steps, cval, output, workers, gaps, widen=widen)
 
 
 def generic_gradient_magnitude(
@@ -1065,7 +1193,7 @@ def gaussian_laplace(
     *,
     axes: int | Sequence[int] | None = None,
     **kwargs,
-) -> NDArray:
+) -> NDArray | tuple[NDArray, NDArray]:
     """Laplacian of the image blurred with a Gaussian: the sum of the Gaussian's second derivatives.
 
     Parameters
@@ -1085,13 +1213,16 @@ def gaussian_laplace(
     axes : int or sequence of int, optional
         The axes to take derivatives along, if not all; others are not blurred.
     **kwargs
-        Further arguments of `gaussian_filter`: ``truncate``, ``radius``, ``precision``, ``workers``; and
-        ``channel_axis`` and ``overflow``, as in `generic_laplace`.
+        Further arguments of `gaussian_filter`: ``truncate``, ``radius``, ``precision``, ``workers``, and for missing
+        samples ``where``, ``nan_policy``, ``keep_nan``, ``return_weight``; and ``channel_axis`` and
+        ``overflow``, as in `generic_laplace`.
 
     Returns
     -------
     ndarray
         An array of the shape of `input`; `output` itself where that is an array.
+    weight : ndarray, if `return_weight`
+        The share of the Gaussian's weights that is used.
 
     Raises
     ------
@@ -1115,8 +1246,9 @@ def gaussian_laplace(
     array([ 0.06, -0.1 , -0.32, -0.1 ,  0.06])
     """
     image = _check.image(input)
-    apart = {name: kwargs.pop(name, None) for name in ("channel_axis", "overflow")}
-    ndim = len(_check.image_axes(image.ndim, apart["channel_axis"]))
+    overflow = kwargs.pop("overflow", None)
+    image_axes = _check.image_axes(image.ndim, kwargs.get("channel_axis"))
+    ndim = len(image_axes)
     axes = _check.filter_axes(axes, ndim)
     sigmas = _check.one_an_axis(sigma, "sigma", len(axes))
     # An axis that is left out is not blurred. (Where none is, SciPy takes sigmas in the order of the image's axes.)
@@ -1124,8 +1256,17 @@ def gaussian_laplace(
     blur = [0] * ndim
     for axis, axis_sigma in zip(axes_of_sigmas, sigmas, strict=True):
         blur[axis] = axis_sigma
+    weight = None
+    if _check.flag(kwargs.pop("return_weight", False), "return_weight"):
+        modes = ["reflect"] * ndim
+        for axis, axis_mode in zip(axes, _check.one_an_axis(mode, "mode", len(axes)), strict=True):
+            modes[axis] = axis_mode
+        blurred = np.result_type(image.dtype, np.float16)
+        _, weight = gaussian_filter(image, blur, 0, blurred, modes, cval, return_weight=True, **kwargs)
     derivative = functools.partial(_gaussian_derivative, sigma=tuple(blur), order=2, **kwargs)
-    return generic_laplace(image, derivative, output, mode, cval, axes=axes, **apart)
+    axes = [image_axes[axis] for axis in axes]
+    result = generic_laplace(image, derivative, output, mode, cval, axes=axes, overflow=overflow)
+    return result if weight is None else (result, weight)
 
 
 def gaussian_gradient_magnitude(
@@ -1156,8 +1297,9 @@ def gaussian_gradient_magnitude(
     axes : int or sequence of int, optional
         The axes to take derivatives along, if not all; all are blurred.
     **kwargs
-        Further arguments of `gaussian_filter`: ``truncate``, ``radius``, ``precision``, ``workers``; and
-        ``channel_axis`` and ``overflow``, as in `generic_gradient_magnitude`.
+        Further arguments of `gaussian_filter`: ``truncate``, ``radius``, ``precision``, ``workers``, and for missing
+        samples ``where``, ``nan_policy``, ``keep_nan``; and ``channel_axis`` and
+        ``overflow``, as in `generic_gradient_magnitude`.
 
     Returns
     -------
@@ -1183,14 +1325,18 @@ def gaussian_gradient_magnitude(
     >>> np.round(ndimage.gaussian_gradient_magnitude(ramp, 1)[15, 15], 2)
     np.float64(5.0)
     """
-    apart = {name: kwargs.pop(name, None) for name in ("channel_axis", "overflow")}
+    _check.no_weight(kwargs)
+    image = _check.image(input)
+    overflow = kwargs.pop("overflow", None)
+    image_axes = _check.image_axes(image.ndim, kwargs.get("channel_axis"))
+    axes = [image_axes[axis] for axis in _check.filter_axes(axes, len(image_axes))]
     derivative = functools.partial(_gaussian_derivative, sigma=sigma, order=1, **kwargs)
-    return generic_gradient_magnitude(input, derivative, output, mode, cval, axes=axes, **apart)
+    return generic_gradient_magnitude(image, derivative, output, mode, cval, axes=axes, overflow=overflow)
 
 
-def _gaussian_derivative(input, axis, output, mode, cval, *, sigma, order, **kwargs):
-    orders = tuple(order * (a == axis) for a in range(input.ndim))
-    return gaussian_filter(input, sigma, orders, output, mode, cval, **kwargs)
+def _gaussian_derivative(input, axis, output, mode, cval, *, sigma, order, channel_axis=None, **kwargs):
+    orders = tuple(order * (a == axis) for a in _check.image_axes(input.ndim, channel_axis))
+    return gaussian_filter(input, sigma, orders, output, mode, cval, channel_axis=channel_axis, **kwargs)
 
 
 def __getattr__(name: str):
@@ -1330,10 +1476,11 @@ def _join(first: _Pass, second: _Pass, dtype, ordered=False, rounded=False, whol
 
 
 def _correlate(
-    input, weights, output, mode, cval, origin, axes, channel_axis, precision, overflow, method, workers, *, convolution
+    input, weights, output, mode, cval, origin, axes, channel_axis, precision, overflow, method, workers, gaps, *,
+    convolution,
 ):
     settings = mode, cval, origin, axes, channel_axis, precision, overflow, method, workers, convolution
-    filtered = _small_kernels.run(input, weights, output, cval, settings)
+    filtered = _small_kernels.run(input, weights, output, cval, settings) if gaps is None else None
     if filtered is not None:
         return filtered
     given, asked = (input, weights, output, settings), workers
@@ -1347,11 +1494,12 @@ def _correlate(
     steps = _steps(_kernel_steps, image, output, widen, *settings, weights=weights)
     if steps is None:
         raise _check.not_separable(weights, image, output)
-    if overflow is not None and _check.filter_overflow(overflow, output.dtype):
+    if overflow is not None and _check.filter_overflow(overflow, output.dtype, gaps):
         settings = mode, cval, origin, axes, channel_axis, "direct", convolution
         return _guarded(image, cval, output, overflow, workers, _kernel_steps, *settings, weights=weights)
-    _keep(_small_kernels, given, asked, steps)
-    return _filter(image, steps, cval, output, workers)
+    if gaps is None:
+        _keep(_small_kernels, given, asked, steps)
+    return _filter(image, steps, cval, output, workers, gaps, widen=widen)
 
 
 def _weights(form: _Form) -> NDArray:
@@ -1443,10 +1591,11 @@ def _place_kernel(ndim, kernel, mode, origin, axes, channel_axis, convolution):
 
 
 def _correlate1d(
-    input, weights, axis, output, mode, cval, origin, channel_axis, precision, overflow, workers, *, convolution
+    input, weights, axis, output, mode, cval, origin, channel_axis, precision, overflow, workers, gaps, *,
+    convolution,
 ):
     settings = axis, mode, cval, origin, channel_axis, precision, overflow, workers, convolution
-    filtered = _small_lines.run(input, weights, output, cval, settings)
+    filtered = _small_lines.run(input, weights, output, cval, settings) if gaps is None else None
     if filtered is not None:
         return filtered
     given, asked = (input, weights, output, settings), workers
@@ -1458,10 +1607,11 @@ def _correlate1d(
     output = _check.filter_output(output, image, "c" in image.dtype.kind + weights.dtype.kind, promote=True)
     settings = axis, mode, cval, origin, channel_axis, convolution
     steps = _steps(_line_steps, image, output, widen, *settings, weights=weights)
-    if overflow is not None and _check.filter_overflow(overflow, output.dtype):
+    if overflow is not None and _check.filter_overflow(overflow, output.dtype, gaps):
         return _guarded(image, cval, output, overflow, workers, _line_steps, *settings, weights=weights)
-    _keep(_small_lines, given, asked, steps)
-    return _filter(image, steps, cval, output, workers)
+    if gaps is None:
+        _keep(_small_lines, given, asked, steps)
+    return _filter(image, steps, cval, output, workers, gaps, widen=widen)
 
 
 def _line_steps(form: _Form, axis, mode, cval, origin, channel_axis, convolution):
@@ -1477,7 +1627,7 @@ def _line_steps(form: _Form, axis, mode, cval, origin, channel_axis, convolution
     return _in_pairs(form, [_line(form.ndim, axis, boundary, weights, origin)], cval)
 
 
-def _slope(input, axis, across, output, mode, cval, channel_axis, precision, overflow, workers):
+def _slope(input, axis, across, output, mode, cval, channel_axis, precision, overflow, workers, gaps):
     image = _check.image(input)
     cval = _check.image_cval(cval, image.dtype)
     widen = _check.filter_precision(precision)
@@ -1485,9 +1635,9 @@ def _slope(input, axis, across, output, mode, cval, channel_axis, precision, ove
     output = _check.filter_output(output, image, complex_result=image.dtype.kind == "c")
     settings = axis, across, mode, cval, channel_axis
     steps = _steps(_slope_steps, image, output, widen, *settings)
-    if overflow is not None and _check.filter_overflow(overflow, output.dtype):
+    if overflow is not None and _check.filter_overflow(overflow, output.dtype, gaps):
         return _guarded(image, cval, output, overflow, workers, _slope_steps, *settings)
-    return _filter(image, steps, cval, output, workers)
+    return _filter(image, steps, cval, output, workers, gaps, widen=widen)
 
 
 def _slope_steps(form: _Form, axis, middle: int, mode, cval, channel_axis):
@@ -1518,11 +1668,11 @@ def _lines_of_axes(ndim, mode, axes, channel_axis):
     return filtered, _check.image_boundaries(mode, len(filtered))
 
 
-def _laplace_steps(form: _Form, mode, cval, axes, channel_axis):
-    """None: no single kernel does it."""
+def _laplace_steps(form: _Form, mode, cval, axes, channel_axis, merged=False):
+    """None: no single kernel does it; with `merged`, one does in any case."""
     filtered, boundaries = _lines_of_axes(form.ndim, mode, axes, channel_axis)
     passes = [_line(form.ndim, *line, [1, -2, 1]) for line in zip(filtered, boundaries, strict=True)]
-    if not _mergeable(form, passes, boundaries, cval):
+    if not (merged or _mergeable(form, passes, boundaries, cval)):
         return None
     cross = np.zeros([3 if axis in filtered else 1 for axis in range(form.ndim)], np.int64)
     for line in passes:
@@ -1649,8 +1799,12 @@ def _gaussian_weights(sigma: float, order: int, truncate: float, radius: int | N
 # ---- from passes to the engine ----
 
 
-def _filter(image, steps: Sequence[_Sweep | _Pair], cval, output, workers: int | None) -> NDArray:
-    """Fill `output` with `image` after all steps; return it."""
+def _filter(
+    image, steps: Sequence[_Sweep | _Pair], cval, output, workers: int | None, gaps=None, derivative=False, widen=False
+) -> NDArray | tuple[NDArray, NDArray]:
+    """Fill `output` with `image` after all steps; return it. Where samples are missing (`gaps`): `_filter_valid`."""
+    if gaps is not None:
+        return _filter_valid(image, steps, cval, output, widen, workers, gaps, derivative)
     if len(steps) == 1 and steps[0].small is not None and steps[0].small(image, output, cval) or output.size == 0:
         return output
     if workers is None:  # (how many there are is asked of the system: not for what one does sooner)
@@ -1856,6 +2010,132 @@ def _clipped(exact, near, whole: bool, dtype) -> tuple[NDArray, bool]:
     return clipped, not (below.any() or above.any() or np.isnan(near).any())
 
 
+def _filter_valid(image, steps, cval, output, widen: bool, workers: int | None, gaps, derivative: bool):
+    """`_filter` of an image with missing samples (`pyconv.missing`)."""
+    ndim, workers = image.ndim, resolve_workers(workers)
+    dtype = np.dtype(np.float64) if widen or image.dtype.kind in "biu" else _floating(image.dtype, output.dtype)
+    few_channels = ndim > 0 and image.shape[-1] < _LONG_ENOUGH
+    form = _Form(ndim, few_channels, dtype.char, dtype.char, widen=False, kernel=None)
+    if not steps:
+        nothing = _Pass(np.ones((1,) * ndim), (0,) * ndim, ("edge",) * ndim, one_dimensional=False)
+        steps = (_ready(form._replace(source=image.dtype.char, output=output.dtype.char, widen=widen), nothing, 0),)
+    sums = tuple(step._replace(by_transforms=False) if isinstance(step, _Sweep) else step for step in steps)
+    *_, min_weight, _ = gaps
+    weights = _mask_weights(_Known(steps), form, dtype, derivative, min_weight)
+
+    def plain(piece, inner, target):
+        _filter_part(piece, steps, cval, inner, target, workers)
+
+    def direct(piece, inner, target):
+        _filter_part(piece, sums, cval, inner, target, workers)
+
+    def weigh(steps, mask, inner, target):
+        _filter_part(mask, steps, 0, inner, target, workers)
+
+    def transform_error(shape, part):
+        _, w, before, *_ = steps[0]
+        sides = tuple((b, out + k - 1 - n - b) for b, k, n, out in zip(before, w.shape[2:4], shape, part, strict=False))
+        choice = plan.choose((1, *shape[:2]), w.shape[:4], dtype, (1, 1), sides, (1, 1), 1)
+        return next(c.error for c in choice.candidates if c.variant == choice.variant) if choice.variant else 0
+
+    return missing.filter_valid(image, output, weights, plain, direct, weigh, transform_error, gaps)
+
+
+def _filter_part(image, steps, cval, inner, output, workers: int) -> None:
+    """Fill `output` with the part `inner` of what `_filter` makes of an image: each step leaves that part alone."""
+    if output.shape == image.shape:
+        _filter(image, steps, cval, output, workers)
+        return
+    starts = [s.start for s in inner[1:]]
+    source, shape, whole_axes = image, list(image.shape), set(range(image.ndim))
+    for i, step in enumerate(steps, 1):
+        last = i == len(steps)
+        now = whole_axes if last else whole_axes.intersection(_axes(step, image.ndim))
+        for axis in now:
+            shape[axis] = output.shape[axis]
+        target = output if last else missing.scratch(shape, output.dtype.newbyteorder("="), f"between {i % 2}")
+        further = _further(step, [start if axis in now else 0 for axis, start in enumerate(starts)])
+        finite = _apply(source, further, cval, target, workers)
+        source, whole_axes = target, whole_axes - now
+    if not finite:
+        _mend(image, _further(steps[-1].whole, starts), cval, output, workers)
+
+
+def _axes(step: _Sweep | _Pair, ndim: int) -> tuple[int, ...]:
+    """The axes that a step of several filters; -1: one that it puts before all others."""
+    if isinstance(step, _Sweep):
+        return (step.axis,)
+    if step.in_a_row:
+        return -1, 0
+    return (ndim - 2, ndim - 1) if step.axes is None else step.axes[-2:]
+
+
+def _further(step: _Sweep | _Pair, starts: Sequence[int]) -> _Sweep | _Pair:
+    """The same filter of an output that starts so far along each axis."""
+    if isinstance(step, _Sweep):
+        return step._replace(before=tuple(b - start for b, start in zip(step.before, starts, strict=True)))
+    along = [starts[axis] if axis >= 0 else 0 for axis in _axes(step, len(starts))]
+    return step._replace(
+        before=tuple(b - start for b, start in zip(step.before, along, strict=True)),
+        whole=None if step.whole is None else _further(step.whole, starts),
+    )
+
+
+class _Known:
+    """Steps as a key: they are the same where all their numbers are."""
+
+    def __init__(self, steps):
+        self.steps, self.key = steps, _hashable(steps)
+
+    def __eq__(self, other):
+        return self.key == other.key
+
+    def __hash__(self):
+        return hash(self.key)
+
+
+def _hashable(value):
+    if isinstance(value, np.ndarray):
+        return value.tobytes(), value.dtype.char, value.shape
+    if isinstance(value, tuple):
+        return tuple(map(_hashable, value))
+    return None if callable(value) else value
+
+
+# What is remembered are copies of the weights, not the caller's array.
+@functools.lru_cache(maxsize=64)
+def _mask_weights(known: _Known, form: _Form, dtype, derivative: bool, min_weight: float) -> missing.MaskWeights:
+    passes = [sweep for step in known.steps for sweep in _passes(step, form.ndim)]
+
+    def steps_of(factors, by_transforms):
+        sweeps = [
+            sweep._replace(weights=weights, by_transforms=by_transforms)
+            for sweep, weights in zip(passes, factors, strict=True)
+        ]
+        return _in_pairs(form, sweeps, 0)
+
+    def weigh(steps, mask, inner, target):
+        _filter_part(mask, steps, 0, inner, target, 1)
+
+    return missing.MaskWeights(passes, derivative, min_weight, dtype, steps_of, weigh)
+
+
+def _passes(step: _Sweep | _Pair, ndim: int) -> list[_Pass]:
+    """The passes of a step."""
+    names = list(engine.BOUNDARIES)
+    if isinstance(step, _Sweep):
+        # (of two channels, each weight is in one)
+        kernel, boundary = step.weights.sum(axis=1)[0], tuple(names[code] for code in step.codes)
+        if ndim == 0:
+            kernel, boundary = kernel.reshape(()), ()
+        return [_Pass(kernel, step.before[:ndim], boundary, False, step.axis, by_transforms=step.by_transforms)]
+    return [
+        _line(ndim, axis, names[code], weights, before - weights.size // 2)
+        for axis, weights, before, code in zip(_axes(step, ndim), step.weights, step.before, step.boundary, strict=True)
+        if axis >= 0
+    ]
+
+
 def _sweep(image, steps: Sequence[_Sweep | _Pair], cval, output, workers: int) -> bool:
     """All steps, slab by slab along the axis of the first. Returns what the last one does.
 
@@ -2051,7 +2331,10 @@ def _apply(image, step: _Sweep | _Pair, cval, output, workers: int) -> bool:
         # The image twice, as two channels of the same memory
         x = np.broadcast_to(x, (*x.shape[:batch], 2, *x.shape[batch + 1 :]))
     if by_transforms and spatial == 2:
-        sides = tuple((b, k - 1 - b) for b, k in zip(before, w.shape[2:], strict=True))
+        sides = tuple(
+            (b, out + k - 1 - n - b)
+            for b, k, n, out in zip(before, w.shape[2:], x.shape[-2:], y.shape[-2:], strict=True)
+        )
         choice = plan.choose((1, *x.shape[-2:]), w.shape, w.dtype, (1, 1), sides, (1, 1), 1)
         if choice.variant is not None:
             engine.correlate_transformed(

@@ -155,6 +155,7 @@ def test_the_engine_imports_no_module_of_ours():
         ("pyconv._workers", {"pyconv._check", "pyconv.engine"}),
         ("pyconv.plan", {"pyconv.engine", "pyconv._workers", "pyconv._check", "pyconv.geometry"}),
         ("pyconv._check", {"pyconv.engine"}),
+        ("pyconv.missing", {"pyconv.engine", "pyconv._check"}),
     ],
 )
 def test_lower_modules_do_not_import_upper_ones(name, allowed):

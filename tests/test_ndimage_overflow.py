@@ -215,3 +215,19 @@ def test_little_memory(name, overflow):
         assert tracemalloc.get_traced_memory()[1] < 24 * 2**20
     finally:
         tracemalloc.stop()
+
+
+def test_missing_samples():
+    """Integers hold no NaN, so no output of integers goes with missing samples, whatever `overflow` says."""
+    x = np.random.default_rng(9).integers(0, 256, (20, 21, 3), dtype=np.uint8)
+    where = x > 20
+    for name, function in FILTERS.items():
+        if name.startswith("generic"):
+            continue
+        with pytest.raises(ValueError, match="missing"):
+            function(x[..., 0], where=where[..., 0], overflow="saturate")
+        expected = function(x[..., 0], where=where[..., 0], output=np.float64)
+        actual = function(x[..., 0], where=where[..., 0], output=np.float64, overflow="raise")
+        np.testing.assert_array_equal(actual, expected)
+        actual = function(x, where=where, output=np.float64, channel_axis=-1)
+        np.testing.assert_array_equal(actual[..., 0], expected)

@@ -50,10 +50,12 @@ products along the rows.
 Deformable convolution (`deform.pyx`, which opens with its own picture) reads anywhere in an image, and so does make a
 padded copy of it, channels last; it samples into columns, a panel of pixels at a time, and ends in the same tiles.
 
-The kernels (`direct.pyx`, `separable.pyx`, `deform.pyx` and the files they include) are built once for each computing
-dtype, float32, float64 and, direct only, int64, and each instruction-set level. `vector.h` defines the two types that
-make one source serve all of them. This module picks the highest level that the processor has, or the one that the
-environment variable PYCONV_ISA names.
+Images with missing samples are filtered twice, they and their mask; `missing.pyx` is what comes before and after.
+
+The kernels (`direct.pyx`, `separable.pyx`, `deform.pyx`, `missing.pyx` and the files they include) are built once for
+each computing dtype, float32, float64 and, direct only, int64, and each instruction-set level. `vector.h` defines the
+two types that make one source serve all of them. This module picks the highest level that the processor has, or the one
+that the environment variable PYCONV_ISA names.
 
 Engine functions check nothing: their arguments have been through `pyconv._check`.
 """
@@ -108,6 +110,8 @@ _deform_kernels = {dtype: importlib.import_module(f"{__name__}._deform_{short}_{
 SERIAL_BELOW = _kernels[np.dtype(np.float32)].serial_below()     # products: a second thread takes more than it gives
 _separable_kernels = {dtype: importlib.import_module(f"{__name__}._separable_{short}_{level}")
                       for dtype, short in ((np.dtype(np.float32), "f32"), (np.dtype(np.float64), "f64"))}
+_missing_kernels = {dtype: importlib.import_module(f"{__name__}._missing_{short}_{level}")
+                    for dtype, short in ((np.dtype(np.float32), "f32"), (np.dtype(np.float64), "f64"))}
 _small = {dtype: kernels.small_corr2d for dtype, kernels in _kernels.items() if dtype.kind == "f"}
 
 
@@ -851,6 +855,32 @@ def bias_gradient(g, nbatch, dtype):
         for channels in images:
             db += np.add.reduce(channels, axis=1, dtype=summed)
         return db.astype(dtype)
+
+
+def select_valid(x, there, omit, filled, mask):
+    """Samples as they are in `filled` and 1 in `mask`, or 0 in both where they are missing; whether some are.
+
+    Parameters
+    ----------
+    x, filled, mask : ndarray
+        Of one shape with at least one axis, and one dtype, float32 or float64; x may be filled. The last axis of all
+        these arrays has neighbours in memory.
+    there : ndarray of bool, or None
+        False where a sample is missing.
+    omit : bool
+        Whether NaN are missing. True where `there` is None.
+    """
+    return _missing_kernels[mask.dtype].select(x, there, omit, filled, mask)
+
+
+def normalise(sums, share, out, mask, weight, full, almost, least, scaled):
+    """Fill `out` with sums * (full / share), or the sums as they are if not `scaled`, and NaN where share < least or
+    mask is 0; fill `weight` with share / full. A share of at least `almost` is taken for `full`.
+
+    All arrays have one shape with at least one axis, one dtype, float32 or float64, and neighbours in memory along the
+    last axis; out may be sums, mask and weight may be None.
+    """
+    _missing_kernels[sums.dtype].normalise(sums, share, out, mask, weight, full, almost, least, scaled)
 
 
 def deform(x, offset, mask, w, bias, out, stride, dilation, before, workers):

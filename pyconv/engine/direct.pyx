@@ -679,7 +679,7 @@ def small_correlate(cnp.ndarray w not None, tuple before, tuple boundary, bint s
         return False
     describe_problem(&p, x, w, out, -1, 1, ones, ones, before, boundary, constant, 0.0, 1, False, 1, None)
     p.fused, p.pairs = fused, pairs
-    execute(&p, skip_zeros, 1, True)
+    execute(&p, skip_zeros, 1, True, None)
     return True
 
 
