@@ -102,10 +102,12 @@ class MaskWeights:
             signed = [w / (s if w.dtype.kind == "c" else s.real) for w, s in zip(weights, sums, strict=True)]
             self.signed = share(signed, np.result_type(dtype, np.complex64) if is_complex else dtype, 5)
         self._choose_transforms(passes, shares, counts, share)
-        # A share of min_weight is reached within the roundings of its sum.
-        terms = sum(w.size + 2 for w in weights)
-        info = np.finfo(dtype)
-        self.least = max(min_weight * (1 - 2 * terms * float(info.eps)), float(info.tiny)) * float(self.share.full)
+        # A share of min_weight is reached within the roundings of its sum. Those of all weights differ by a few at most,
+        # where the order of sums follows the shape of a block.
+        info, full = np.finfo(dtype), float(self.share.full)
+        slack = 2 * sum(w.size + 2 for w in weights) * float(info.eps)
+        self.least = full * max(min_weight * (1 - slack), float(info.tiny))
+        self.almost = full * (1 - 8 * float(info.eps))
 
     def _choose_transforms(self, passes, shares, counts, share):
         """`transformed`, what sums by transforms tell of a mask; None: they are not for this filter."""
@@ -155,7 +157,7 @@ class MaskWeights:
             return few
         full = self.share.full
         if bounds is None:
-            share, almost = self.share(weigh, mask, inner, sums.shape)
+            share, almost = self.share(weigh, mask, inner, sums.shape)[0], self.almost
         if self.signed is None:
             self._divide(sums, share, target, there, weight, full, almost, self.least, scaled=True)
             return few
@@ -194,10 +196,7 @@ class MaskWeights:
 
 
 class _Share:
-    """The share of some weights that a mask leaves, and what it is where nothing is missing, to the last bit.
-
-    As all sums are taken in one order, the latter is the same everywhere.
-    """
+    """The share of some weights that a mask leaves, and what it is where nothing is missing."""
 
     def __init__(self, steps, weigh, sides, dtype, place):
         self.steps, self.dtype, self.place = steps, np.dtype(dtype), place
