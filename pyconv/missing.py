@@ -102,8 +102,8 @@ class MaskWeights:
             signed = [w / (s if w.dtype.kind == "c" else s.real) for w, s in zip(weights, sums, strict=True)]
             self.signed = share(signed, np.result_type(dtype, np.complex64) if is_complex else dtype, 5)
         self._choose_transforms(passes, shares, counts, share)
-        # A share of min_weight is reached within the roundings of its sum. Those of all weights differ by a few at most,
-        # where the order of sums follows the shape of a block.
+        # A share of min_weight is reached within the roundings of its sum. Those of all weights differ by a few, if the
+        # order of sums follows the shape of a block.
         info, full = np.finfo(dtype), float(self.share.full)
         slack = 2 * sum(w.size + 2 for w in weights) * float(info.eps)
         self.least = full * max(min_weight * (1 - slack), float(info.tiny))
