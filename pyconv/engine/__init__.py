@@ -24,7 +24,8 @@ Two plans cut a problem into units:
     band into the phases modulo s, so that its columns too are loaded with unit stride; dilation only changes the table.
     Where many output channels share the copy, every tap may have a phase of its own: no sum is then computed in vain.
     Taps that read only zero padding are left out, strip by strip, and in blocks of columns cut where they end.
-    For maps of few positions, vectors run over output channels instead (`outputs.pxi`).
+    Or vectors run over output channels, and each position of the output broadcasts the samples it reads, from the input
+    itself where that is plain: no band, no padding, no sum in vain (`outputs.pxi`). A plan packs its weights for them.
 `rows.pxi`
     One output channel a group: single images, depthwise layers, filters in any number of dims. A tile is R output rows
     x NV vectors of columns, and each loaded input row is used for all the output rows that it feeds. Away from the left
