@@ -22,9 +22,7 @@ cdef extern from "winograd.h" nogil:
     const WinogradAdjoint *find_adjoint(int, int)
 
 cdef enum:
-    CHUNK_PLANES_BYTES = 4194304     # V and M: the more tiles, the fewer transforms of their sums, but caches end
-    MOST_PLANES_BYTES = 16777216
-    ENOUGH_TILES = 256
+    CHUNK_PLANES_BYTES = 16777216    # V and M
     WEIGHT_PLANE_BYTES = 393216      # the sums of a unit; or all planes of V for them, where the sums fit the L1 cache
     CHANNELS_AT_ONCE = 3             # vectors of input channels, as many as a tile is wide
     FEW_CHANNELS = 2
@@ -63,7 +61,7 @@ cdef struct WinogradWeightPlan:
 
 cdef bint plan_winograd_weights(WinogradWeightPlan *q, Problem *p, int m, int r, int workers) noexcept nogil:
     """False: out of memory."""
-    cdef int64_t lanes, most, i, bands, tiles
+    cdef int64_t lanes, most, i, bands
     cdef bint few
     memset(q, 0, sizeof(WinogradWeightPlan))
     q.p, q.f = p, find_adjoint(m, r)
@@ -73,9 +71,7 @@ cdef bint plan_winograd_weights(WinogradWeightPlan *q, Problem *p, int m, int r,
     q.tiles_y, q.tiles_x = ceil_div(p.H.on, m), ceil_div(p.W.on, m)
     # Chunks: whole images, or else rows of tiles of one, or a part of a row.
     q.c_blocks, q.c_block = 1, round_up(p.C, LANES)
-    tiles = p.groups * q.planes * (q.c_block + p.O)
-    most = max(CHUNK_PLANES_BYTES // <int64_t> sizeof(real),
-               min(MOST_PLANES_BYTES // <int64_t> sizeof(real), ENOUGH_TILES * tiles)) // (q.planes * p.groups)
+    most = CHUNK_PLANES_BYTES // <int64_t> sizeof(real) // (q.planes * p.groups)
     q.images, q.rows, q.cols = 1, q.tiles_y, q.tiles_x
     while chunk_reals(q) > most and q.rows > 1:
         q.rows -= 1
