@@ -46,7 +46,7 @@ output's gradient with some of the taps, turned round (`input_gradient`); its we
 exchanged, in a copy (`exchange.pxi`) or as they are read. With one input channel a group all residues run in one pass,
 which writes whole rows (`rows.pxi`). That of the weights (`weights.pxi`) turns the
 band channels last, so that the tile sums vectors of input channels over positions; with few input channels, it is dot
-products along the rows.
+products along the rows. Or it is the adjoint of nested Winograd convolution (`winograd_weights.pxi`, with its picture).
 
 Deformable convolution (`deform.pyx`, which opens with its own picture) reads anywhere in an image, and so does make a
 padded copy of it, channels last; it samples into columns, a panel of pixels at a time, and ends in the same tiles.
