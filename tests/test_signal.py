@@ -420,7 +420,7 @@ def exact_enough(a, b):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_each_way_is_taken(way, dtype):
     for loose in (True, False):
-        n, k = WAYS[way] if way != "spectra" else ((20,) * 4, (20,) * 4)
+        n, k = WAYS[way] if way != "spectra" else ((22,) * 4, (22,) * 4)
         choice = chosen(n, k, dtype, loose)
         assert choice.method == way.split()[0]
         if choice.method == "line":
