@@ -54,7 +54,7 @@ _CYCLES_A_NANOSECOND = 5.4           # of engine.fft_cost: with memory as busy a
 # Signals, in ns on the same machine: a product of direct sums along one axis, and an element of whole spectra by NumPy,
 # for each doubling of their number.
 _LINE_NS = {np.dtype(np.float32): 0.02, np.dtype(np.float64): 0.039}
-_SPECTRA_NS = 1.3
+_SPECTRA_NS = 1.7
 _SPECTRA_CALL_NS = 30000
 _LINE_TILE = {64: 0.7, 128: 0.7, 256: 0.75, 512: 0.9, 1024: 1.7}    # of `engine.fft_cost`: few tiles
 _FLAT_COPY_NS = 0.3

@@ -32,7 +32,7 @@ Two plans cut a problem into units:
     and right border the input is read where it lies.
 
 `fft.pxi`, which opens with its own picture, transforms tiles instead: large kernels of one channel at stride 1. What
-comes out not finite is computed again by these plans.
+comes out not finite is computed again by these plans. A long signal is a matrix of overlapping rows to it (`fft_line`).
 
 All tiles add the products of one output in the same order into one accumulator (but for `pairs`, below), so the bits do
 not depend on the plan, the number of threads, the batch or the memory layout.
