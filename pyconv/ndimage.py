@@ -1115,8 +1115,9 @@ def gaussian_laplace(
     array([ 0.06, -0.1 , -0.32, -0.1 ,  0.06])
     """
     image = _check.image(input)
-    apart = {name: kwargs.pop(name, None) for name in ("channel_axis", "overflow")}
-    ndim = len(_check.image_axes(image.ndim, apart["channel_axis"]))
+    overflow = kwargs.pop("overflow", None)
+    image_axes = _check.image_axes(image.ndim, kwargs.get("channel_axis"))
+    ndim = len(image_axes)
     axes = _check.filter_axes(axes, ndim)
     sigmas = _check.one_an_axis(sigma, "sigma", len(axes))
     # An axis that is left out is not blurred. (Where none is, SciPy takes sigmas in the order of the image's axes.)
@@ -1125,7 +1126,8 @@ def gaussian_laplace(
     for axis, axis_sigma in zip(axes_of_sigmas, sigmas, strict=True):
         blur[axis] = axis_sigma
     derivative = functools.partial(_gaussian_derivative, sigma=tuple(blur), order=2, **kwargs)
-    return generic_laplace(image, derivative, output, mode, cval, axes=axes, **apart)
+    axes = [image_axes[axis] for axis in axes]
+    return generic_laplace(image, derivative, output, mode, cval, axes=axes, overflow=overflow)
 
 
 def gaussian_gradient_magnitude(
@@ -1183,14 +1185,17 @@ def gaussian_gradient_magnitude(
     >>> np.round(ndimage.gaussian_gradient_magnitude(ramp, 1)[15, 15], 2)
     np.float64(5.0)
     """
-    apart = {name: kwargs.pop(name, None) for name in ("channel_axis", "overflow")}
+    image = _check.image(input)
+    overflow = kwargs.pop("overflow", None)
+    image_axes = _check.image_axes(image.ndim, kwargs.get("channel_axis"))
+    axes = [image_axes[axis] for axis in _check.filter_axes(axes, len(image_axes))]
     derivative = functools.partial(_gaussian_derivative, sigma=sigma, order=1, **kwargs)
-    return generic_gradient_magnitude(input, derivative, output, mode, cval, axes=axes, **apart)
+    return generic_gradient_magnitude(image, derivative, output, mode, cval, axes=axes, overflow=overflow)
 
 
-def _gaussian_derivative(input, axis, output, mode, cval, *, sigma, order, **kwargs):
-    orders = tuple(order * (a == axis) for a in range(input.ndim))
-    return gaussian_filter(input, sigma, orders, output, mode, cval, **kwargs)
+def _gaussian_derivative(input, axis, output, mode, cval, *, sigma, order, channel_axis=None, **kwargs):
+    orders = tuple(order * (a == axis) for a in _check.image_axes(input.ndim, channel_axis))
+    return gaussian_filter(input, sigma, orders, output, mode, cval, channel_axis=channel_axis, **kwargs)
 
 
 def __getattr__(name: str):
