@@ -423,7 +423,7 @@ def _convolve(ndim, input, weight, bias, stride, padding, dilation, groups, padd
     layer = _settle(ndim, x.shape, w.shape, None if bias is None else bias.shape, x.dtype, w.dtype,
                     None if bias is None else bias.dtype, stride, padding, dilation, groups, padding_mode, dtype,
                     upscale)
-    shape, groups, stride, dilation, sides, nbatch, before, boundary, brief, computed, result, choice, _ = layer
+    shape, groups, stride, dilation, sides, nbatch, before, boundary, brief, computed, result, choice, _, _ = layer
     if method != "auto":
         _check.method(method, plan.METHODS, plan.obstacle, w.shape, computed, stride, dilation, groups)
         # The variant of Winograd's method is that of a plan, and so are the bits.

@@ -45,16 +45,16 @@ _ERROR = {(2, 3): 9, (4, 3): 40, (3, 3): 26, (4, 4): 180, (4, 5): 180, (4, 2): 4
 # Gradients of the weights: |dw - exact| <= c * u * max(|x| * |dy|) with c this and 2 for each tile of an image
 # (tests/test_winograd_weights.py).
 _WEIGHT_ERROR = {(4, 3): 40, (3, 3): 26, (4, 4): 180, (4, 5): 180}
-_CYCLES_A_WINDOW = 3                 # weight gradients, a vector of one plane: of windows, of tiles of dy, of sums
-_CYCLES_A_TILE = 3
-_CYCLES_A_SUM = 6
+_CYCLES_A_WINDOW = 6                 # weight gradients, a vector of one plane: of windows, of tiles of dy, of sums
+_CYCLES_A_TILE = 6
+_CYCLES_A_SUM = 8
 _FFT_ERROR = 40                      # the same of Fourier transforms (tests/test_fft.py)
 _FFT_LINE_ERROR = 28                 # and of transforms along one axis only (tests/test_signal.py)
 _CYCLES_A_NANOSECOND = 5.4           # of engine.fft_cost: with memory as busy as in whole calls
 # Signals, in ns on the same machine: a product of direct sums along one axis, and an element of whole spectra by NumPy,
 # for each doubling of their number.
 _LINE_NS = {np.dtype(np.float32): 0.02, np.dtype(np.float64): 0.039}
-_SPECTRA_NS = 1.3
+_SPECTRA_NS = 1.7
 _SPECTRA_CALL_NS = 30000
 _LINE_TILE = {64: 0.7, 128: 0.7, 256: 0.75, 512: 0.9, 1024: 1.7}    # of `engine.fft_cost`: few tiles
 _FLAT_COPY_NS = 0.3
@@ -409,12 +409,14 @@ def _winograd_cycles(variant, sample, weight, dtype, size, stride, dilation, gro
 
 def _direct_weight_cycles(sample, weight, dtype, size):
     lanes = _lanes(dtype)
-    vectors = -(-weight[1] // lanes) * weight[0] * math.prod(weight[2:])
+    # By lanes: vectors of channels; by dots: of columns.
+    vectors = (-(-weight[1] // lanes) if weight[1] >= 12 else weight[1] / lanes) * weight[0] * math.prod(weight[2:])
     multiply = vectors * math.prod(size) / _VECTORS_A_CYCLE * _TILES_OVERHEAD
     return max(multiply + math.prod(sample) / lanes * _CYCLES_A_COPY, _memory_cycles(sample, weight, dtype, size))
 
 
 def _winograd_weight_cycles(variant, sample, weight, dtype, size):
+    """Of shapes with 12 channels or more, calls took 0.9 to 1.4 times as long beside direct's."""
     m, r = variant
     lanes, planes = _lanes(dtype), (m + r - 1)**2
     by, bx = (-(-k // r) for k in weight[2:])

@@ -9,6 +9,7 @@ import inspect
 import itertools
 import math
 import warnings
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -419,7 +420,7 @@ def exact_enough(a, b):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_each_way_is_taken(way, dtype):
     for loose in (True, False):
-        n, k = WAYS[way] if way != "spectra" else ((20,) * 4, (20,) * 4)
+        n, k = WAYS[way] if way != "spectra" else ((22,) * 4, (22,) * 4)
         choice = chosen(n, k, dtype, loose)
         assert choice.method == way.split()[0]
         if choice.method == "line":
@@ -474,6 +475,64 @@ def test_modes_of_each_way(way, mode, swapped):
         window = [slice(min(n, k) - 1, max(n, k)) for n, k in zip(a.shape, b.shape, strict=True)]
     assert_near(signal.fftconvolve(a, b, mode), full[tuple(window)], largest)
     assert_near(signal.correlate(a, turned(b), mode), full[tuple(window)], largest)
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    ndim=st.integers(1, 3),
+    mode=st.sampled_from(MODES),
+    dtypes=st.tuples(*[st.sampled_from(("int16", *FLOATS))] * 2),
+    way=st.sampled_from([("flat", (64, False, 1)), ("flat", (64, False, 3)), ("spectra", None)]),
+    finite=st.booleans(),
+)
+def test_ways_of_large_arrays_serve_small_ones(seed, ndim, mode, dtypes, way, finite):
+    rng = np.random.default_rng(seed)
+    a, b = (integer_valued(rng, shape, dtype, 9) for shape, dtype in zip(draw_shapes(rng, ndim), dtypes, strict=True))
+    if mode == "valid":
+        b = b[tuple(slice(n) for n in a.shape)]
+    if not finite:
+        for x in (a, b):
+            if x.dtype.kind == "f":
+                x.flat[rng.integers(x.size)] = rng.choice([np.nan, np.inf, -np.inf])
+    wide = np.result_type(a, b, np.float64)
+    with np.errstate(invalid="ignore"):
+        expected = convolve_full(a.astype(wide), b.astype(wide), mode)
+    with mock.patch.object(plan, "choose_signal", lambda *_: plan.SignalChoice(*way)):
+        results = [signal.fftconvolve(a, b, mode, workers=1)]
+        if mode != "same":
+            results.append(signal.fftconvolve(b, a, mode, workers=1))
+    known = np.isfinite(expected)
+    for y in results:
+        if wide.kind != "c":
+            assert_same_class(y, expected)
+        assert abs(y[known] - expected[known]).max(initial=0) <= 1e-5 * 2 * 81 * min(a.size, b.size)
+
+
+@pytest.mark.parametrize("blocks", [True, False])
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    mode=st.sampled_from(MODES),
+    dtype=st.sampled_from(FLOATS),
+    rows=st.integers(1, 3),
+    finite=st.booleans(),
+)
+def test_lines_of_any_length(blocks, seed, mode, dtype, rows, finite):
+    rng = np.random.default_rng(seed)
+    n, k = int(rng.integers(1, 700)), int(rng.integers(2, 65))
+    a, b = integer_valued(rng, (rows, n), dtype, 9), integer_valued(rng, (1, min(n, k)), dtype, 9)
+    if not finite and a.dtype.kind == "f":
+        a[rng.integers(rows), rng.integers(n)] = rng.choice([np.nan, np.inf])
+    with np.errstate(invalid="ignore"):
+        expected = np.stack([convolve_full(row, b[0], mode) for row in a])
+    with (
+        mock.patch.object(plan, "choose_signal", lambda *_: plan.SignalChoice("line", None)),
+        mock.patch.object(plan, "line_way", lambda *_: ((64, blocks), 0.0)),
+        mock.patch.object(plan, "line_parts", plan.line_parts.__wrapped__),
+    ):
+        y = signal.fftconvolve(a, b, mode, axes=1, workers=1)
+    assert_same_class(y, expected)
+    known = np.isfinite(expected)
+    assert abs(y[known] - expected[known]).max(initial=0) <= (1e-5 if y.dtype.char in "fF" else 1e-13) * 81 * 64 * 2
 
 
 @every_way

@@ -24,14 +24,15 @@ Two plans cut a problem into units:
     band into the phases modulo s, so that its columns too are loaded with unit stride; dilation only changes the table.
     Where many output channels share the copy, every tap may have a phase of its own: no sum is then computed in vain.
     Taps that read only zero padding are left out, strip by strip, and in blocks of columns cut where they end.
-    For maps of few positions, vectors run over output channels instead (`outputs.pxi`).
+    Or vectors run over output channels, and each position of the output broadcasts the samples it reads, from the input
+    itself where that is plain: no band, no padding, no sum in vain (`outputs.pxi`). A plan packs its weights for them.
 `rows.pxi`
     One output channel a group: single images, depthwise layers, filters in any number of dims. A tile is R output rows
     x NV vectors of columns, and each loaded input row is used for all the output rows that it feeds. Away from the left
     and right border the input is read where it lies.
 
 `fft.pxi`, which opens with its own picture, transforms tiles instead: large kernels of one channel at stride 1. What
-comes out not finite is computed again by these plans.
+comes out not finite is computed again by these plans. A long signal is a matrix of overlapping rows to it (`fft_line`).
 
 All tiles add the products of one output in the same order into one accumulator (but for `pairs`, below), so the bits do
 not depend on the plan, the number of threads, the batch or the memory layout.
@@ -45,7 +46,7 @@ output's gradient with some of the taps, turned round (`input_gradient`); its we
 exchanged, in a copy (`exchange.pxi`) or as they are read. With one input channel a group all residues run in one pass,
 which writes whole rows (`rows.pxi`). That of the weights (`weights.pxi`) turns the
 band channels last, so that the tile sums vectors of input channels over positions; with few input channels, it is dot
-products along the rows.
+products along the rows. Or it is the adjoint of nested Winograd convolution (`winograd_weights.pxi`, with its picture).
 
 Deformable convolution (`deform.pyx`, which opens with its own picture) reads anywhere in an image, and so does make a
 padded copy of it, channels last; it samples into columns, a panel of pixels at a time, and ends in the same tiles.

@@ -244,56 +244,63 @@ cdef inline double cycles_to_turn(const Problem *p) noexcept nogil:
     return CYCLES_TO_TURN_EXCHANGED if p.w_taps > 1 else 0
 
 
-cdef void consider_exact(ChannelPlan *q, ChannelPlan *best, int64_t maps, int64_t rows,
+cdef void consider_exact(ChannelPlan *q, ChannelPlan *best, int64_t maps, int64_t rows, int64_t cols,
                          int64_t o_block) noexcept nogil:
     """`consider`, for vectors over output channels and positions that read the input where it lies."""
     cdef const Problem *p = q.p
-    cdef int64_t i, j, of_rows
-    cdef double multiply = 0, unit
+    cdef int64_t i, j, of_rows, of_cols
+    cdef double multiply = 0, unit, store
     cdef Lattice g
     q.by_outputs = q.exact = True
-    q.maps, q.rows, q.cols = maps, rows, p.W.on
+    q.maps, q.rows, q.cols = maps, rows, cols
     q.c_block, q.c_blocks = p.C, 1
     q.o_block = min(round_up(o_block, OUTPUT_NV * LANES), round_up(p.O, LANES))
     q.o_blocks = ceil_div(p.O, q.o_block)
-    q.map_blocks, q.row_blocks, q.col_blocks = ceil_div(p.N, maps), ceil_div(p.H.on, rows), 1
-    q.units = q.map_blocks * p.groups * q.row_blocks * q.o_blocks
+    q.map_blocks, q.row_blocks, q.col_blocks = ceil_div(p.N, maps), ceil_div(p.H.on, rows), ceil_div(p.W.on, cols)
+    q.units = q.map_blocks * p.groups * q.row_blocks * q.col_blocks * q.o_blocks
     g.n[0] = maps
     for i in range(q.n_pieces_y):
         of_rows = q.pieces_y[i].stop - q.pieces_y[i].first
         g.n[1] = min(rows, of_rows)
         for j in range(q.n_pieces_x):
-            g.n[2] = q.pieces_x[j].stop - q.pieces_x[j].first
-            multiply += (direction_cycles(&g, best_direction(&g)) * of_rows / g.n[1]
+            of_cols = q.pieces_x[j].stop - q.pieces_x[j].first
+            g.n[2] = min(cols, of_cols)
+            multiply += (direction_cycles(&g, best_direction(&g)) * of_rows * of_cols / (g.n[1] * g.n[2])
                          * (q.pieces_y[i].end - q.pieces_y[i].begin) * (q.pieces_x[j].end - q.pieces_x[j].begin))
-    unit = q.o_block * (p.C * (multiply / q.row_blocks / (OUTPUT_NV * LANES) + q.n_taps * cycles_to_turn(p))
-                        + maps * rows * p.W.on * (CYCLES_TO_TURN_OUTPUT + CYCLES_TO_SCATTER
-                                                  * (not p.y_direct and p.y_channel % PAGE == 0)))
+    store = CYCLES_TO_TURN_OUTPUT
+    if not p.y_direct and p.y_channel % PAGE == 0:
+        store += CYCLES_TO_SCATTER
+    unit = multiply / (q.row_blocks * q.col_blocks * OUTPUT_NV * LANES) + q.n_taps * cycles_to_turn(p)
+    unit = q.o_block * (p.C * unit + maps * rows * cols * store)
     q.cycles = ceil_div(q.units, q.workers) * unit
     if q.cycles < best.cycles:
         best[0] = q[0]
 
 
 cdef void consider_exact_blocks(ChannelPlan *q, ChannelPlan *best) noexcept nogil:
-    """Blocks of maps, rows and output channels, large ones first."""
+    """Blocks of maps, rows, columns and output channels, large ones first."""
     cdef const Problem *p = q.p
-    cdef int64_t maps = 1, rows = p.H.on, pieces
+    cdef int64_t maps = 1, rows = p.H.on, cols = p.W.on, pieces
     cdef int64_t most = OUTPUT_SUMS_BYTES // (OUTPUT_NV * LANES * <int64_t> sizeof(real))
     if p.n_batch <= 1:
         maps = max(1, min(min(p.N, MOST_MAPS), most // (p.H.on * p.W.on)))
         maps = ceil_div(p.N, ceil_div(p.N, maps))
     while True:
-        if maps * rows * p.W.on <= most or maps * rows == 1:
+        if maps * rows * cols <= most:
             pieces = 1
             while pieces <= 4 * q.workers and (pieces == 1 or p.O > OUTPUT_NV * LANES * (pieces // 2)):
-                consider_exact(q, best, maps, rows, ceil_div(p.O, pieces))
+                consider_exact(q, best, maps, rows, cols, ceil_div(p.O, pieces))
                 if q.workers == 1:
                     break
                 pieces *= 2
         if maps > 1:
             maps = ceil_div(maps, 2)
-        elif rows > 1 and (rows * p.W.on > 4 * POSITIONS * POSITIONS or rows == p.H.on and q.workers > 1):
+        elif rows * cols <= 4 * POSITIONS * POSITIONS and (q.workers == 1 or rows < p.H.on or cols < p.W.on):
+            break
+        elif rows > 1:
             rows = ceil_div(rows, 2)
+        elif cols > 1:
+            cols = ceil_div(cols, 2)
         else:
             break
 

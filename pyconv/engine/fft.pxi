@@ -16,8 +16,8 @@
 # A unit is a pair of tiles of one image and channel. Each tile's roundings reach its partner; so which tiles are a pair
 # follows from the shapes alone (an odd last one is paired with zeros), and the bits depend on nothing else.
 #
-# A kernel of one row needs no transform down the columns: then the rows of a tile, some vectors of them, are convolved each
-# on its own, and all with one spectrum.
+# A kernel of one row needs no transform down the columns: then the rows of a tile, some vectors of them, are convolved
+# each on its own, and all with one spectrum.
 #
 # A sample that is not finite makes all outputs of both tiles so: every number of the transform depends on it in its
 # real or imaginary part, in both once multiplied by the spectrum (infinity * 0 is NaN), and every output on all these.
@@ -169,8 +169,8 @@ cdef void run_fft_unit(const void *plan, int64_t unit, char *workspace, Progress
 
 cdef void find_spectrum(const Fft *f, int64_t size, const real *w, int64_t kh, int64_t kw, real *u,
                         char *workspace) noexcept nogil:
-    """The spectrum: conjugate, since the tile is correlated, and divided by `size`, as the sums will be once more, if there
-    is more than one row. Of one row it is that of a row, for LANES of them."""
+    """The spectrum: conjugate, since the tile is correlated, and divided by `size`, as the sums will be once more where
+    there are transforms down the columns. That of a kernel of one row is of a row, for LANES of them."""
     cdef int64_t pitch = size + LINE // sizeof(real), x, y, i
     cdef real *re = <real *> workspace
     cdef real *im = re + size * pitch

@@ -19,13 +19,13 @@ cdef Block kept[KEPT_BLOCKS]
 memset(kept, 0, sizeof(kept))
 
 
-cdef Block take_block(int64_t size) except *:
-    """The smallest kept block that is large enough, or a new one."""
+cdef Block take_block(int64_t size, int64_t largest=KEPT_BYTES) except *:
+    """The smallest kept block that is large enough, and no larger than `largest`, or a new one."""
     cdef Block block
     cdef int i, best = -1
     cdef void *start = NULL
     for i in range(KEPT_BLOCKS):
-        if kept[i].size >= size and (best < 0 or kept[i].size < kept[best].size):
+        if size <= kept[i].size <= largest and (best < 0 or kept[i].size < kept[best].size):
             best = i
     if best >= 0:
         block = kept[best]

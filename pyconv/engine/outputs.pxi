@@ -1,7 +1,7 @@
-# Vectors over output channels: a tile is up to 14 positions x 2 vectors of output channels, or 6 x 4. Each position's sample is
-# broadcast, so the input needs no vectors. Plain reals are read where they lie, whatever the strides, a piece of the
-# output after the other: the inner positions, which have all taps, then those along a border of zeros, and in its
-# corners. There is no band, nothing reads padding, and no sum is computed in vain. Anything else (other dtypes and
+# Vectors over output channels: a tile is up to 14 positions x 2 vectors of output channels, or 6 x 4. Each position's
+# sample is broadcast, so the input needs no vectors. Plain reals are read where they lie, whatever the strides, a piece
+# of the output after the other: the inner positions, which have all taps, then those along a border of zeros, and in
+# its corners. There is no band, nothing reads padding, and no sum is computed in vain. Anything else (other dtypes and
 # boundaries, weights that are not finite) goes through the band, and all its positions have all taps.
 #
 # The tile needs the weights output channels last. A plan keeps them so; the input gradient of a 1 x 1 layer finds them

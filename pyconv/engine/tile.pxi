@@ -897,7 +897,7 @@ cdef inline void pair_tile(
     const real *bias, int64_t x,
     char *out, int64_t out_row,      # bytes
 ) noexcept nogil:
-    """Both residues along W of R rows of positions, written into one another. (Where it is not told otherwise, gcc keeps
+    """Both residues along W of R rows of positions, written into one another. (Unless it is told otherwise, gcc keeps
     their sums on the stack.)"""
     cdef vec even[4][MAX_NV]
     cdef vec odd[4][MAX_NV]

@@ -665,7 +665,9 @@ def winograd(cnp.ndarray x not None, cnp.ndarray w not None, cnp.ndarray u, cnp.
     try:
         if u is None and run:
             size = groups * q.planes * weights.plane
-            block = take_block(max(<int64_t> 1, size) * sizeof(real))
+            size = max(<int64_t> 1, size)
+            # Not the block that was, and will be, the workspace: two of them in turn do not stay in the caches.
+            block = take_block(size * sizeof(real), 2 * size * sizeof(real))
             weights.u = <real *> block.start
             run_units(transform_weights, &weights, weights.outputs, 0, size, workers)
         q.u = weights.u

@@ -22,9 +22,9 @@ cdef extern from "winograd.h" nogil:
     const WinogradAdjoint *find_adjoint(int, int)
 
 cdef enum:
-    CHUNK_PLANES_BYTES = 4194304     # V and M: the more tiles, the fewer transforms of their sums, but caches end
+    CHUNK_PLANES_BYTES = 4194304     # V and M, so that a cache holds them; more for as many tiles as this, since the
+    ENOUGH_TILES = 256               # sums of each chunk are transformed
     MOST_PLANES_BYTES = 16777216
-    ENOUGH_TILES = 256
     WEIGHT_PLANE_BYTES = 393216      # the sums of a unit; or all planes of V for them, where the sums fit the L1 cache
     CHANNELS_AT_ONCE = 3             # vectors of input channels, as many as a tile is wide
     FEW_CHANNELS = 2
@@ -63,7 +63,7 @@ cdef struct WinogradWeightPlan:
 
 cdef bint plan_winograd_weights(WinogradWeightPlan *q, Problem *p, int m, int r, int workers) noexcept nogil:
     """False: out of memory."""
-    cdef int64_t lanes, most, i, bands, tiles
+    cdef int64_t lanes, most, i, bands, tile
     cdef bint few
     memset(q, 0, sizeof(WinogradWeightPlan))
     q.p, q.f = p, find_adjoint(m, r)
@@ -73,9 +73,9 @@ cdef bint plan_winograd_weights(WinogradWeightPlan *q, Problem *p, int m, int r,
     q.tiles_y, q.tiles_x = ceil_div(p.H.on, m), ceil_div(p.W.on, m)
     # Chunks: whole images, or else rows of tiles of one, or a part of a row.
     q.c_blocks, q.c_block = 1, round_up(p.C, LANES)
-    tiles = p.groups * q.planes * (q.c_block + p.O)
-    most = max(CHUNK_PLANES_BYTES // <int64_t> sizeof(real),
-               min(MOST_PLANES_BYTES // <int64_t> sizeof(real), ENOUGH_TILES * tiles)) // (q.planes * p.groups)
+    tile = p.groups * q.planes * (q.c_block + p.O) * sizeof(real)
+    most = max(<int64_t> CHUNK_PLANES_BYTES, min(<int64_t> MOST_PLANES_BYTES, ENOUGH_TILES * tile))
+    most = most // <int64_t> sizeof(real) // (q.planes * p.groups)
     q.images, q.rows, q.cols = 1, q.tiles_y, q.tiles_x
     while chunk_reals(q) > most and q.rows > 1:
         q.rows -= 1
@@ -345,6 +345,7 @@ def winograd_weight_gradient(cnp.ndarray x not None, cnp.ndarray g not None, cnp
     cdef Block block
     cdef tuple one = (1, 1)
     cdef int64_t size, rest, kept = 0, chunk, chunks
+    cdef double products
     describe_problem(&p, x, dw, g, n_batch, groups, one, one, before, boundary, constant, 0.0, 1, False, 1, None)
     memset(&block, 0, sizeof(block))
     if not plan_winograd_weights(&q, &p, m, r, workers):
@@ -370,10 +371,9 @@ def winograd_weight_gradient(cnp.ndarray x not None, cnp.ndarray g not None, cnp
             q.y = min(q.rows, q.tiles_y - q.y0)
             q.n0 = chunk // q.col_chunks // q.row_chunks * q.images
             q.n = min(q.images, p.N - q.n0)
-            run_units(transform_chunk, &q, q.window_units + groups * p.O, transform_workspace(&q), multiply_adds(&p),
-                      workers)
-            run_units(multiply_chunk, &q, groups * q.c_blocks * q.o_blocks, sums_workspace(&q), multiply_adds(&p),
-                      workers)
+            products = multiply_adds(&p) / chunks
+            run_units(transform_chunk, &q, q.window_units + groups * p.O, transform_workspace(&q), products, workers)
+            run_units(multiply_chunk, &q, groups * q.c_blocks * q.o_blocks, sums_workspace(&q), products, workers)
         return q.wrong == 0
     finally:
         if block.start != NULL:
