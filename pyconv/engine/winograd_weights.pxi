@@ -330,7 +330,7 @@ cdef void add_taps(const WinogradWeightPlan *q, char *workspace, const real *sum
                     kept[i] = taps[i]
         if q.last:
             for i in range(size):
-                check += taps[i] * 0
+                check += taps[i] * <real> 0
             turn_taps(<const real *> taps, LANES, size, q.dw + (o * p.C + c + first) * size, channels - first)
         first += LANES
     if any_not_zero(&check):
