@@ -308,19 +308,28 @@ def choose_weight_gradient(sample, weight, dtype, stride, sides, dilation, group
                  for n, pair, k, s, d in zip(sample[1:], sides, weight[2:], stride, dilation, strict=True))
     positions = math.prod(size)
     direct = Candidate("direct", None, _direct_weight_cycles(sample, weight, dtype, size), positions + 2, True)
-    if (stride != one or dilation != one or weight[0] == groups or 0 in sample + weight or positions < 1
-            or obstacle("winograd", weight, dtype, stride, dilation, groups)):
-        return Choice("direct", None, "Winograd does not apply", (direct,))
+    why_not = obstacle("winograd", weight, dtype, stride, dilation, groups)
+    if why_not is None and not stride == dilation == one:
+        why_not = f"its stride is {stride} and its dilation {dilation}, not 1"
+    if why_not is None and weight[0] == groups:
+        why_not = "a group has one output channel"
+    if why_not is None and 0 in sample + weight + size:
+        why_not = "it is empty"
+    if why_not is not None:
+        return Choice("direct", None, f"Winograd does not apply, since {why_not}", (direct,))
     others = []
     for variant in _winograd_variants(weight[2:]):
         if variant in _WEIGHT_ERROR:
             error = weight_gradient_error(variant, size)
             others.append(Candidate("winograd", variant, _winograd_weight_cycles(variant, sample, weight, dtype, size),
                                     error, error <= (positions + 2) / 2))
+    candidates = (direct, *others)
     best = min(others, key=lambda candidate: (not candidate.accurate, candidate.cycles))
-    if best.accurate and best.cycles < direct.cycles:
-        return Choice("winograd", best.variant, f"{_name(*best[:2])} is faster than direct", (direct, *others))
-    return Choice("direct", None, "Winograd would be slower or too inaccurate", (direct, *others))
+    if not best.accurate:
+        return Choice("direct", None, "Winograd's error could pass half of what direct's bound allows", candidates)
+    if best.cycles < direct.cycles:
+        return Choice("winograd", best.variant, f"{_name(*best[:2])} is faster than direct", candidates)
+    return Choice("direct", None, "Winograd would be slower here", candidates)
 
 
 # ---- estimates ----

@@ -522,6 +522,7 @@ PYCONV_INLINE void apply_powers(const double *P, const double *N, int r, int a, 
             else out[l] += in[i] * t;
             begun = 1;
         }
+        if (!begun) out[l] = vzero(); /* integers have no fractions, and no use for this */
     }
 }
 

@@ -1,8 +1,8 @@
 # The gradient of the weights by nested Winograd convolution: the adjoint of winograd.pxi in its weights.
 #
-# There, plane i of the output is a convolution of plane i of the input, V, with plane i of the weights. So plane i of the
-# weights' gradient is the sum over all tiles of V, a tile for each block of the kernel further, times the output's
-# gradient, taken through the transposed back transform, M; and its r x r taps are the transposed transform of all planes.
+# There, plane i of the output is a convolution of plane i of the input, V, with plane i of the weights. So plane i of
+# the weights' gradient is the sum over all tiles of V, a tile further for each block of the kernel, times M, the
+# output's gradient through the transposed back transform; its taps are the transposed transform of all planes.
 #
 #    input, turned channels last --B along both axes--> V: c_blocks x a * a planes x windows x channels
 #    gradient of the output -A' along both axes-------> M: a * a planes x output channels x tiles
@@ -36,7 +36,7 @@ cdef struct WinogradWeightPlan:
     Problem *p
     Source gradient
     real *dw
-    real *kept                       # the taps of the chunks before, of more than one: channels last, each vector's together
+    real *kept                       # of several chunks: the taps of those before, in vectors of channels
     const WinogradAdjoint *f
     int64_t m, a, planes
     int64_t by, bx, blocks           # of the kernel
@@ -330,7 +330,7 @@ cdef void add_taps(const WinogradWeightPlan *q, char *workspace, const real *sum
                     kept[i] = taps[i]
         if q.last:
             for i in range(size):
-                check += taps[i] * 0
+                check += taps[i] * <real> 0
             turn_taps(<const real *> taps, LANES, size, q.dw + (o * p.C + c + first) * size, channels - first)
         first += LANES
     if any_not_zero(&check):
