@@ -280,7 +280,8 @@ def calls(draw, name):
         if draw(st.booleans()):
             keywords["origin"] = each(draw, st.sampled_from((0, 0, -1, 1)), count)
     elif name == "gaussian_filter1d":
-        arguments = (draw(st.sampled_from((0.5, 1, 1.7, np.float32(2.5), 0.05))),)
+        # (None so small that all weights of a derivative are below an epsilon, where SciPy takes odd for even.)
+        arguments = (draw(st.sampled_from((0.5, 1, 1.7, np.float32(2.5), 0.2))),)
         arguments += () if draw(st.booleans()) else (axis, draw(st.integers(0, 4)))
         borders(draw, image, output, keywords)
         gaussian_reach(draw, keywords)
