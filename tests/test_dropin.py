@@ -280,7 +280,8 @@ def calls(draw, name):
         if draw(st.booleans()):
             keywords["origin"] = each(draw, st.sampled_from((0, 0, -1, 1)), count)
     elif name == "gaussian_filter1d":
-        arguments = (draw(st.sampled_from((0.5, 1, 1.7, np.float32(2.5), 0.05))),)
+        # (None so small that all weights of a derivative are below an epsilon, where SciPy takes odd for even.)
+        arguments = (draw(st.sampled_from((0.5, 1, 1.7, np.float32(2.5), 0.2))),)
         arguments += () if draw(st.booleans()) else (axis, draw(st.integers(0, 4)))
         borders(draw, image, output, keywords)
         gaussian_reach(draw, keywords)
@@ -310,6 +311,10 @@ def calls(draw, name):
                 keywords["extra_arguments"] = draw(st.sampled_from(((1, -2, 1), (0.5, 0, -0.5), [3, 1])))
                 if draw(st.booleans()):
                     keywords["extra_keywords"] = {"origin": draw(st.sampled_from((0, -1)))}
+    if name.startswith("uniform") and "cval" in keywords:
+        # SciPy's running sums keep the roundings of fractions, and NaN and what is huge, to the end of the row.
+        cval = keywords["cval"] if abs(keywords["cval"]) < 100 else 3
+        keywords["cval"] = complex(round(cval.real), cval.imag) if np.iscomplexobj(cval) else round(cval)
     return image, arguments, keywords, output
 
 
