@@ -58,6 +58,9 @@ __all__ = [
 _SEPARABLE_FROM = 5
 _SEPARABLE_PRODUCTS = 2**21
 
+# So few products of 64-bit integers take less than to look through the integers for a narrower dtype.
+_FEW_PRODUCTS = 2**14
+
 # Integers may be rounded results of Fourier transforms where no sum is larger: their error, 40 * 2**-53 of the largest
 # sum, is then far below a half.
 _ROUNDED_BELOW = 2.0**40
@@ -458,7 +461,7 @@ def _settle_brief(n, k, in1, in2, mode, boundary, two_axes, convolution):
     result = np.result_type(in1, in2)
     if in1.kind in "biu" and in2.kind in "biu":
         largest = math.prod(_check.largest_magnitude(dtype) for dtype in (in1, in2)) * math.prod(k)
-        if largest > 2**53 or result.kind not in "iu":
+        if result.kind not in "iu" or largest > 2**53 and math.prod(size) * math.prod(k) > _FEW_PRODUCTS:
             return None
         computed = _direct_dtype(largest)
     else:

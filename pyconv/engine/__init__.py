@@ -207,8 +207,10 @@ def _run(x, w, bias, out, nbatch, groups, stride, dilation, before, boundary, co
 def part_weights(w, part):
     """The real weights, (O, 2 * C // groups) + kernel, that take both parts of complex channels to one part of the
     output: 0 the real one, 1 the imaginary one."""
-    both = (w.real, -w.imag) if part == 0 else (w.imag, w.real)
-    return np.stack(both, axis=2).reshape(w.shape[0], -1, *w.shape[2:])
+    both = np.empty((*w.shape[:2], 2, *w.shape[2:]), w.real.dtype)
+    both[:, :, part] = w.real
+    both[:, :, 1 - part] = w.imag if part else -w.imag
+    return both.reshape(w.shape[0], -1, *w.shape[2:])
 
 
 def _correlate_complex(x, w, bias, out, nbatch, groups, stride, dilation, before, boundary, constant, workers,
@@ -218,11 +220,12 @@ def _correlate_complex(x, w, bias, out, nbatch, groups, stride, dilation, before
     if constant.imag and x.dtype.kind != "c":
         x = x.astype(np.result_type(x, np.complex64))
     settings = nbatch, groups, stride, dilation, before, boundary
+    if x.dtype.kind == "c" and w.dtype.kind == "c":
+        parts = np.lib.stride_tricks.as_strided(x.real, (*x.shape, 2), (*x.strides, x.itemsize // 2))
     for part, out_part in enumerate((out.real, out.imag) if out.dtype.kind == "c" else (out,)):
         bias_part = None if bias is None else np.ascontiguousarray((bias.real, bias.imag)[part])
         if x.dtype.kind == "c" and w.dtype.kind == "c":
             w_part = part_weights(w, part)
-            parts = np.lib.stride_tricks.as_strided(x.real, (*x.shape, 2), (*x.strides, x.itemsize // 2))
             _run(parts, w_part, bias_part, out_part, *settings, constant.real, constant.imag, 2, workers, skip_zeros,
                  fused, pairs, upscale)
         elif w.dtype.kind == "c":
