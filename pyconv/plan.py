@@ -143,9 +143,8 @@ def choose(sample, weight, dtype, stride, sides, dilation, groups, prepared=Fals
     size = tuple((n + before + after - d * (k - 1) - 1) // s + 1
                  for n, (before, after), k, s, d in zip(sample[1:], sides, kernel, stride, dilation, strict=True))
     terms = weight[1] * math.prod(kernel)
-    direct = Candidate("direct", None, _direct_cycles(sample, weight, dtype, size, stride, sides, dilation, groups),
-                       terms + 2,
-                       True)
+    cycles = _direct_cycles(sample, weight, dtype, size, stride, sides, dilation, groups)
+    direct = Candidate("direct", None, cycles, terms + 2, True)
     im2col = direct._replace(method="im2col", cycles=direct.cycles + _im2col_cycles(sample, weight, dtype, size))
     why_not = {other: obstacle(other, weight, dtype, stride, dilation, groups) for other in ("winograd", "fft")}
     others = [] if why_not["winograd"] else [
@@ -213,7 +212,7 @@ def choose_signal(n, k, size, sides, dtype, groups=1, zeros=True, loose=False):
     if sum(t > 1 for t in k) <= 1:
         direct = products * _LINE_NS[dtype]
     else:
-        direct = _direct_cycles(sample, weight, dtype, size, groups) / _CYCLES_A_NANOSECOND
+        direct = _direct_cycles(sample, weight, dtype, size, one, sides, one, groups) / _CYCLES_A_NANOSECOND
     costs = {("direct", None): direct}
     accurate = loose or _FFT_ERROR <= (terms + 2) / 2
     if len(k) == 2:
@@ -318,7 +317,7 @@ def choose_weight_gradient(sample, weight, dtype, stride, sides, dilation, group
     if why_not is not None:
         return Choice("direct", None, f"Winograd does not apply, since {why_not}", (direct,))
     others = []
-    for variant in _winograd_variants(weight[2:]):
+    for variant in _winograd_variants(weight[2:], one, one):
         if variant in _WEIGHT_ERROR:
             error = weight_gradient_error(variant, size)
             others.append(Candidate("winograd", variant, _winograd_weight_cycles(variant, sample, weight, dtype, size),
