@@ -25,9 +25,8 @@ cdef enum:
     CHUNK_PLANES_BYTES = 4194304     # V and M, so that a cache holds them; more for as many tiles as this, since the
     ENOUGH_TILES = 256               # sums of each chunk are transformed
     MOST_PLANES_BYTES = 16777216
-    WEIGHT_PLANE_BYTES = 393216      # the sums of a unit; or all planes of V for them, where the sums fit the L1 cache
+    WEIGHT_PLANE_BYTES = 393216      # the sums of a unit, or all planes of V for it
     CHANNELS_AT_ONCE = 3             # vectors of input channels, as many as a tile is wide
-    FEW_CHANNELS = 2
     WINDOW_BAND_BYTES = 131072       # of input, turned
     WINDOW_COLUMNS = 32              # tiles
 
@@ -88,15 +87,14 @@ cdef bint plan_winograd_weights(WinogradWeightPlan *q, Problem *p, int m, int r,
     q.image_chunks, q.row_chunks = ceil_div(p.N, q.images), ceil_div(q.tiles_y, q.rows)
     q.col_chunks = ceil_div(q.tiles_x, q.cols)
     q.window_rows, q.window_cols = q.rows + q.by - 1, q.cols + q.bx - 1
-    # Blocks of channels, which change no sum: of few tiles the sums stay in the L1 cache and V in the L2 cache, of
-    # others the sums in the L2 cache.
+    # Blocks of channels, which change no sum: of few tiles V stays in the L2 cache, of others the sums.
     lanes = ceil_div(p.C, LANES)
-    few = (q.images * q.window_rows * q.window_cols * q.planes * FEW_CHANNELS * <int64_t> sizeof(vec)
-           <= WEIGHT_PLANE_BYTES)
-    q.c_blocks = ceil_div(lanes, FEW_CHANNELS if few else CHANNELS_AT_ONCE)
+    q.c_blocks = ceil_div(lanes, CHANNELS_AT_ONCE)
     q.c_block = ceil_div(lanes, q.c_blocks) * LANES
     q.c_blocks = ceil_div(p.C, q.c_block)
     q.slots, q.width = q.by, q.bx * q.c_block
+    few = (q.images * q.window_rows * q.window_cols * q.planes * q.c_block * <int64_t> sizeof(real)
+           <= WEIGHT_PLANE_BYTES)
     q.o_block = (WEIGHT_PLANE_BYTES // <int64_t> sizeof(real) // (q.planes * q.slots * q.width)
                  // LARGEST_R * LARGEST_R)
     q.o_block = max(q.o_block, LARGEST_R) if not few else LARGEST_R
