@@ -455,7 +455,7 @@ def _convolve(ndim, input, weight, bias, stride, padding, dilation, groups, padd
             flat = np.empty((*shape[:-ndim], patches.shape[-1]), out.dtype)
             _multiply(weights, patches, biases, flat, nbatch, groups, workers)
             out[...] = flat.reshape(shape)
-        elif choice.variant is not None and (method != "auto" or np.isfinite(weights).all()):
+        elif choice.variant is not None and (method != "auto" or plan.suits(choice.variant, weights)):
             engine.correlate_transformed(x, weights, None, biases, out, nbatch, groups, before, boundary, value,
                                          workers, choice.variant, stride=stride, dilation=dilation)
         else:
@@ -584,7 +584,8 @@ def _adjoint(x, w, bias, shape, layer, out, method, workers, added=0):
         biases = None if bias is None else _in_dtype(bias, computed, given)
         engine.input_gradient(x, weights, biases, out, layer.nbatch, layer.groups, layer.stride, layer.dilation,
                               layer.before, layer.boundary, workers, None,
-                              variant if variant is not None and np.isfinite(weights).all() else None)
+                              variant if variant is not None and plan.suits(variant, weights, layer.groups, True) else
+                              None)
         return out
 
     if layer.computed == _INT64:
@@ -616,7 +617,7 @@ def _correlation(x, w, shape, layer, out, method, workers):
         weights = _in_dtype(w, computed, given)
         if weights.shape[1] == 0:
             out[...] = 0
-        elif out.size and variant is not None and np.isfinite(weights).all():
+        elif out.size and variant is not None and plan.suits(variant, weights):
             engine.correlate_transformed(x, weights, None, None, out, layer.nbatch, layer.groups, layer.before,
                                          layer.boundary, 0.0, workers, variant, stride=layer.stride,
                                          dilation=layer.dilation)

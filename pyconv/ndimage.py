@@ -2336,7 +2336,7 @@ def _apply(image, step: _Sweep | _Pair, cval, output, workers: int) -> bool:
             for b, k, n, out in zip(before, w.shape[2:], x.shape[-2:], y.shape[-2:], strict=True)
         )
         choice = plan.choose((1, *x.shape[-2:]), w.shape, w.dtype, (1, 1), sides, (1, 1), 1)
-        if choice.variant is not None:
+        if choice.variant is not None and plan.suits(choice.variant, w):
             engine.correlate_transformed(
                 x, w, None, None, y, batch, 1, before, codes, cval, workers, choice.variant, skip_zeros=True
             )

@@ -42,6 +42,8 @@ _CYCLES_A_MAPPED_BYTE = 1
 # measured on signs that add up all roundings, on impulses, constants, random numbers, twelve decades and photographs
 # (tests/test_winograd.py).
 _ERROR = {(2, 3): 9, (4, 3): 40, (3, 3): 26, (4, 4): 180, (4, 5): 180, (4, 2): 48, (3, 4): 26}
+# The same of a kernel of one tap, on signs: there is nothing that the roundings of its planes could drown in.
+_ONE_TAP_ERROR = {(2, 3): 9, (4, 3): 120, (3, 3): 105, (4, 4): 1400, (4, 5): 1100, (4, 2): 95, (3, 4): 120}
 # Gradients of the weights: |dw - exact| <= c * u * max(|x| * |dy|) with c this and a half for each tile of an image. A
 # single gradient in a tile, which meets signs, makes the most of it (tests/test_winograd_weights.py).
 _WEIGHT_ERROR = {(4, 3): 85, (3, 3): 80, (4, 4): 900, (4, 5): 800}
@@ -173,6 +175,30 @@ def choose(sample, weight, dtype, stride, sides, dilation, groups, prepared=Fals
         return Choice(best.method, best.variant, f"{_name(*best[:2])} is {by_much} faster than direct", candidates)
     name = "Winograd" if best.method == "winograd" else "FFT"
     return Choice("direct", None, f"{name} would be {by_much} slower here", candidates)
+
+
+def suits(variant, weight, groups=1, exchanged=False):
+    """Whether "auto" may take this variant for these weights, or an input gradient (`exchanged`): they are finite, and
+    enough of them count.
+
+    The roundings of Winograd's planes are as large for one tap as for many. Those of different taps differ, so they add
+    up as the root of the weights' squares, and max(|x| * |w|) as the weights: what is left must stay below half of what
+    direct's bound allows.
+    """
+    if not np.isfinite(weight).all():
+        return False
+    one_tap = _ONE_TAP_ERROR.get(variant, 0)
+    outputs, channels = weight.shape[:2]
+    shape = (groups, outputs // groups, channels, -1) if exchanged else (outputs, -1)
+    axes = (1, 3) if exchanged else (1,)
+    sums = weight.reshape(shape)
+    half = (math.prod(sums.shape[axis] for axis in axes) + 2) / 2
+    if one_tap <= half:
+        return True
+    magnitudes = np.abs(sums, dtype=np.float64)
+    magnitudes /= magnitudes.max() or 1
+    squares = np.square(magnitudes).sum(axes).max()
+    return bool(one_tap * math.sqrt(squares) <= half * magnitudes.sum(axes).max())
 
 
 class SignalChoice(NamedTuple):
@@ -478,7 +504,8 @@ class Plan:
         Why this one.
     candidates : tuple
         The methods considered, each with ``method``, ``variant``, ``cycles`` (estimated, one image on one core) and
-        ``error``, the c in ``|y - exact| <= c * u * max(|x| * |w|)`` for unit roundoff u.
+        ``error``, the c in ``|y - exact| <= c * u * max(|x| * |w|)`` for unit roundoff u, of weights that are not
+        nearly all zeros (docs/design.md, Accuracy).
     dtype : numpy.dtype
         Of the result.
     input_shape, output_shape : tuple of int
@@ -514,10 +541,12 @@ class Plan:
                         layer.groups, True, method)
         self._gradient_variant = layer.gradient.variant
         self._weight_gradient_variant = layer.weight_gradient.variant
-        if not np.isfinite(weight).all():
+        if self._gradient_variant is not None and not suits(self._gradient_variant, weight, layer.groups, True):
             self._gradient_variant = None
-            if choice.variant is not None and method == "auto":
-                choice = choice._replace(method="direct", variant=None, reason="its weights are not all finite")
+        if choice.variant is not None and method == "auto" and not suits(choice.variant, weight):
+            reason = "its weights are not all finite" if not np.isfinite(weight).all() else \
+                "so few of its weights count that Winograd's error could pass half of what direct's bound allows"
+            choice = choice._replace(method="direct", variant=None, reason=reason)
         self.method, self.variant, self.reason, self.candidates = choice
         self._prepare()
 

@@ -752,6 +752,8 @@ def _floats(x, w, out, before, codes, fill, workers, dtype, ways):
     else:
         choice = _choice(x, w, out, before, codes, fill, dtype, ways.loose)
         method = choice.method
+        if method == "transformed" and w.dtype.kind != "c" and not plan.suits(choice.variant, w):
+            method = "direct"
     if method != "direct" and "c" in x.dtype.kind + w.dtype.kind:
         _by_parts(x, w, out, before, codes, fill, workers, dtype, ways)
         return

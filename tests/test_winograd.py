@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from skimage import data
 
+import pyconv
 from pyconv import engine, plan
 
 POINTS = {
@@ -177,6 +178,53 @@ def test_what_auto_may_take_stays_below_half_of_the_bound_of_direct(case):
         x, w = phases_joined(x, w, stride, kernel)
         steps = {"stride": (stride, stride)}
         assert error(winograd(x, w, None, variant, **steps), x, w, **steps) <= bound, kind
+
+
+def few_taps(rng, channels, kernel, taps, size, outputs=8):
+    """Signs, and weights of which so many count."""
+    x = np.where(rng.random((1, channels, size, size)) < 0.5, -1, 1).astype(np.float32)
+    w = np.zeros((outputs, channels * kernel[0] * kernel[1]), np.float32)
+    for o in range(outputs):
+        w[o, rng.choice(w.shape[1], taps, replace=False)] = rng.choice([-1, 1], taps) * (1 + rng.random(taps))
+    return x, w.reshape(outputs, channels, *kernel)
+
+
+@pytest.mark.parametrize("variant", POINTS)
+def test_a_kernel_of_one_tap_errs_as_documented(variant):
+    rng, (m, r) = np.random.default_rng(8), variant
+    stride = 2 if r in (2, 4) and m != r else 1
+    for kernel in (r * stride - 1, r * stride, *((r + 1, r + 2) if m == r else ())):
+        x, w = few_taps(rng, 1, (kernel, kernel), 1, 40 * m * stride)
+        steps = {"stride": (stride, stride)}
+        assert error(winograd(x, w, None, variant, **steps), x, w, **steps) <= plan._ONE_TAP_ERROR[variant]
+
+
+@pytest.mark.parametrize("case", LEAST)
+@pytest.mark.parametrize("taps", [1, 3, 10])
+def test_auto_takes_weights_of_which_enough_count(case, taps):
+    """Else direct, whose error is none or nearly so."""
+    variant, channels, kernel, stride = (*case, 1)[:4]
+    half = (channels * kernel[0] * kernel[1] + 2) / 2
+    x, w = few_taps(np.random.default_rng(9), channels, kernel, taps, variant[0] * 12 * stride + max(kernel))
+    steps = {"stride": (stride, stride)}
+    if plan.suits(variant, w):
+        assert error(winograd(x, w, None, variant, **steps), x, w, **steps) <= half
+    else:
+        assert plan._ONE_TAP_ERROR[variant] > half / taps**0.5
+    assert plan.suits(variant, np.random.default_rng(1).standard_normal(w.shape).astype(np.float32))
+
+
+def test_a_plan_and_a_call_leave_a_kernel_of_one_tap_to_direct():
+    x, w = few_taps(np.random.default_rng(10), 20, (3, 3), 1, 64, outputs=64)
+    dense = np.random.default_rng(11).standard_normal(w.shape).astype(np.float32)
+    assert pyconv.plan_conv2d(x.shape, dense, padding=1).method == "winograd"
+    plan_of_one = pyconv.plan_conv2d(x.shape, w, padding=1)
+    assert plan_of_one.method == "direct" and "count" in plan_of_one.reason
+    direct = pyconv.conv2d(x, w, padding=1, method="direct")
+    oracle.assert_same_bits(pyconv.conv2d(x, w, padding=1), direct)
+    oracle.assert_same_bits(plan_of_one(x), direct)
+    dx = pyconv.grad.conv2d_input(x.shape, w, direct, padding=1)
+    oracle.assert_same_bits(plan_of_one.input_gradient(direct), dx)
 
 
 @given(problems(), st.sampled_from([np.nan, np.inf, -np.inf]), st.booleans(), st.integers(0, 2**31))
