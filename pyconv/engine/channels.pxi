@@ -24,6 +24,7 @@ cdef double CYCLES_TO_TURN = 0.4
 cdef double CYCLES_TO_TURN_EXCHANGED = 0.5
 cdef double CYCLES_A_TURNED_WEIGHT = 0.05
 cdef double CYCLES_TO_TURN_OUTPUT = 0.6
+cdef double CYCLES_A_LONE_VECTOR = 1.35    # of output channels, in halves of what two take
 cdef double CYCLES_TO_SCATTER = 5    # an output, where those of all channels go to single places in the same cache sets
 cdef double FOREVER = 1e300
 
@@ -270,6 +271,8 @@ cdef void consider_exact(ChannelPlan *q, ChannelPlan *best, int64_t maps, int64_
     store = CYCLES_TO_TURN_OUTPUT
     if not p.y_direct and p.y_channel % PAGE == 0:
         store += CYCLES_TO_SCATTER
+    if q.o_block <= LANES:
+        multiply *= CYCLES_A_LONE_VECTOR
     unit = multiply / (q.row_blocks * q.col_blocks * OUTPUT_NV * LANES) + q.n_taps * cycles_to_turn(p)
     unit = q.o_block * (p.C * unit + maps * rows * cols * store)
     q.cycles = ceil_div(q.units, q.workers) * unit
@@ -312,7 +315,7 @@ cdef void consider(ChannelPlan *q, ChannelPlan *best, int64_t maps, int64_t rows
     cdef const Problem *p = q.p
     cdef int64_t i, begin, end
     cdef Lattice g
-    cdef double vectors, copy, unit, planes = p.outer_taps * q.fy.count * q.fx.count
+    cdef double vectors, copy, unit, lone, planes = p.outer_taps * q.fy.count * q.fx.count
     q.maps, q.rows, q.cols = maps, rows, cols
     lay_out(q)
     q.c_blocks = ceil_div(p.C, q.c_block)
@@ -357,8 +360,9 @@ cdef void consider(ChannelPlan *q, ChannelPlan *best, int64_t maps, int64_t rows
     q.o_block = round_up(q.o_block, OUTPUT_NV * LANES)
     q.o_blocks = ceil_div(p.O, q.o_block)
     q.units = q.map_blocks * p.groups * q.row_blocks * q.col_blocks * q.o_blocks
+    lone = CYCLES_A_LONE_VECTOR if min(q.o_block, p.O) <= LANES else 1
     unit = p.C * copy + round_up(min(q.o_block, p.O), LANES) * (
-        p.C * q.n_taps * (direction_cycles(&g, best_direction(&g)) / (OUTPUT_NV * LANES) + cycles_to_turn(p))
+        p.C * q.n_taps * (direction_cycles(&g, best_direction(&g)) * lone / (OUTPUT_NV * LANES) + cycles_to_turn(p))
         + maps * rows * cols * (CYCLES_TO_TURN_OUTPUT + (q.c_blocks - 1) * CYCLES_TO_PASS / LANES))
     q.cycles = ceil_div(q.units, q.workers) * unit
     if q.cycles < best.cycles:
