@@ -4,12 +4,16 @@ The time of `fit_kernel` beside that of five steps of `learn_kernel` on the same
 in memory beyond the pair; then how far from the truth the kernels of noise-free pairs are.
 """
 
+import os
 import statistics
 import time
 
-import numpy as np
+# The threads of NumPy's linear algebra spin for a while after each of its calls, and would take a core from the rest.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-from benchmarks.worker import memory_status
+import numpy as np  # noqa: E402
+
+from benchmarks.worker import memory_status  # noqa: E402
 
 SIZE, KERNEL = 2048, (15, 15)
 STEPS, ROUNDS = 5, 5
