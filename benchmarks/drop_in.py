@@ -42,7 +42,7 @@ def images(ndimage, scipy_ndimage):
         out = np.empty_like(x)
         line(
             f"{name} {note} of {x.dtype} {x.shape[0]}^{x.ndim}",
-            partial(getattr(ndimage, name), x, *arguments, output=out, workers=1),
+            partial(getattr(ndimage, name), x, *arguments, output=out),
             partial(getattr(scipy_ndimage, name), x, *arguments, output=out),
         )
 
@@ -68,7 +68,7 @@ def signals(ndimage, signal, scipy_ndimage, scipy_signal):
     def beside(ours, theirs, name, note, *arguments):
         line(
             f"{name} {note}",
-            partial(getattr(ours, name), *arguments, workers=1),
+            partial(getattr(ours, name), *arguments),
             partial(getattr(theirs, name), *arguments),
         )
 
@@ -91,7 +91,7 @@ def missing(ndimage):
     print("\nmissing samples, float32: times the plain filter, with a share missing of " + ", ".join(map(str, SHARES)))
     for n in (512, 2048):
         x = rng.random((n, n), np.float32)
-        settings = {"output": np.empty_like(x), "workers": 1}
+        settings = {"output": np.empty_like(x)}
         images = [np.where(rng.random(x.shape) < share, np.float32(np.nan), x) for share in SHARES]
         filters = [("correlate", f"{k}x{k}", rng.random((k, k))) for k in KERNELS] + [("gaussian_filter", "sigma 2", 2)]
         for name, note, argument in filters:
@@ -106,12 +106,13 @@ def main():
     import scipy.ndimage
     import scipy.signal
 
-    from pyconv import ndimage, signal
+    from pyconv import ndimage, set_workers, signal
 
     print(f"{'':44} {'pyconv':>12} {'scipy':>10} {'faster':>9}")
-    images(ndimage, scipy.ndimage)
-    signals(ndimage, signal, scipy.ndimage, scipy.signal)
-    missing(ndimage)
+    with set_workers(1):
+        images(ndimage, scipy.ndimage)
+        signals(ndimage, signal, scipy.ndimage, scipy.signal)
+        missing(ndimage)
 
 
 if __name__ == "__main__":

@@ -11,9 +11,9 @@ import time
 # The threads of NumPy's linear algebra spin for a while after each of its calls, and would take a core from the rest.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-import numpy as np  # noqa: E402
+import numpy as np
 
-from benchmarks.worker import memory_status  # noqa: E402
+from benchmarks.worker import memory_status
 
 SIZE, KERNEL = 2048, (15, 15)
 STEPS, ROUNDS = 5, 5
