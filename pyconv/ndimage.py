@@ -917,6 +917,7 @@ def gaussian_filter1d(
     cval = _check.image_cval(cval, image.dtype)
     widen = _check.filter_precision(precision)
     workers = _asked_workers(workers)
+    _check.filter_axis(axis, _check.image_axes(image.ndim, channel_axis))
     output = _check.filter_output(output, image, image.dtype.kind == "c", promote=True)
     gaps = _check.missing_samples(where, nan_policy, keep_nan, min_weight, return_weight)
     settings = sigma, axis, order, mode, cval, truncate, radius, channel_axis
@@ -1080,6 +1081,7 @@ def uniform_filter1d(
     cval = _check.image_cval(cval, image.dtype)
     widen = _check.filter_precision(precision)
     workers = _asked_workers(workers)
+    _check.filter_axis(axis, _check.image_axes(image.ndim, channel_axis))
     output = _check.filter_output(output, image, image.dtype.kind == "c", promote=True, stacklevel=3)
     steps = _steps(_mean_steps, image, output, widen, *settings)
     if overflow is not None and _check.filter_overflow(overflow, output.dtype, gaps):
@@ -1489,6 +1491,8 @@ def _correlate(
     cval = _check.image_cval(cval, image.dtype, weights.dtype)
     widen = _check.filter_precision(precision)
     workers = _asked_workers(workers)
+    if axes is not None:
+        _check.filter_axes(axes, len(_check.image_axes(image.ndim, channel_axis)))
     output = _check.filter_output(output, image, "c" in image.dtype.kind + weights.dtype.kind, promote=True)
     settings = mode, cval, origin, axes, channel_axis, method, convolution
     steps = _steps(_kernel_steps, image, output, widen, *settings, weights=weights)
@@ -1604,6 +1608,7 @@ def _correlate1d(
     cval = _check.image_cval(cval, image.dtype, weights.dtype)
     widen = _check.filter_precision(precision)
     workers = _asked_workers(workers)
+    _check.filter_axis(axis, _check.image_axes(image.ndim, channel_axis))
     output = _check.filter_output(output, image, "c" in image.dtype.kind + weights.dtype.kind, promote=True)
     settings = axis, mode, cval, origin, channel_axis, convolution
     steps = _steps(_line_steps, image, output, widen, *settings, weights=weights)

@@ -115,8 +115,15 @@ def same_call(name, image, arguments, keywords, output=None):
     tolerance = tolerance_of(name, image, arguments, keywords, theirs.result)
     if isinstance(their_target, np.ndarray):
         assert (mine.result is our_target) == (theirs.result is their_target), what
-        assert_same(our_target, their_target, tolerance, what)
-    assert_same(mine.result, theirs.result, tolerance, what)
+        assert_same(*(on_one_side_of_the_cut(name, y) for y in (our_target, their_target)), tolerance, what)
+    assert_same(*(on_one_side_of_the_cut(name, y) for y in (mine.result, theirs.result)), tolerance, what)
+
+
+def on_one_side_of_the_cut(name, results):
+    """Complex magnitudes are roots: of a negative number, the sign of a zero beside it tells which."""
+    if not name.endswith("gradient_magnitude") or results.dtype.kind != "c":
+        return results
+    return np.where((abs(results.real) <= 1e-3) & (results.imag < 0), -results, results).astype(results.dtype)
 
 
 # Arrays and arguments
