@@ -1,5 +1,6 @@
 """All argument checks of the package, and their errors."""
 
+import importlib
 import math
 import numbers
 import operator
@@ -469,6 +470,20 @@ def gaussian_order(order):
     if order < 0:
         raise ValueError(f"order must be at least 0, got {order}")
     return order
+
+
+def name_of_scipy(module, name):
+    """What SciPy's `module` calls `name`, for pyconv's module of that name, which has no such thing itself."""
+    if not name.startswith("_"):
+        try:
+            theirs = importlib.import_module(f"scipy.{module}")
+        except ImportError:
+            raise AttributeError(
+                f"pyconv.{module} has no {name!r} of its own, and SciPy, which may have it, is not installed"
+            ) from None
+        if hasattr(theirs, name):
+            return getattr(theirs, name)
+    raise AttributeError(f"neither pyconv.{module} nor scipy.{module} has {name!r}")
 
 
 # ---- layers ----

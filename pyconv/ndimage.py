@@ -58,7 +58,6 @@ scipy.ndimage that are not here (``label``, ``zoom``, ...) come from SciPy, if i
 from __future__ import annotations
 
 import functools
-import importlib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -1343,16 +1342,7 @@ def _gaussian_derivative(input, axis, output, mode, cval, *, sigma, order, chann
 
 def __getattr__(name: str):
     """Whatever else scipy.ndimage has, from SciPy."""
-    if not name.startswith("_"):
-        try:
-            scipy_ndimage = importlib.import_module("scipy.ndimage")
-        except ImportError:
-            raise AttributeError(
-                f"pyconv.ndimage has no {name!r} of its own, and SciPy, which may have it, is not installed"
-            ) from None
-        if hasattr(scipy_ndimage, name):
-            return getattr(scipy_ndimage, name)
-    raise AttributeError(f"neither pyconv.ndimage nor scipy.ndimage has {name!r}")
+    return _check.name_of_scipy("ndimage", name)
 
 
 # ---- from arguments to passes ----
@@ -2403,9 +2393,7 @@ def _arithmetic(image: np.dtype, sweep: _Pass, cval, output: np.dtype, widen: bo
     """The dtype to compute in, complex where the weights are; and whether to sum in SciPy's order."""
     if image.kind in "iu" and _integral(sweep.weights) and _all_integers(sweep.boundary, cval):
         # Exact in any order as long as no partial sum needs more bits than the computing dtype has.
-        info = np.iinfo(image)
-        largest = float(max(-info.min, info.max, abs(cval) if "constant" in sweep.boundary else 0))
-        bound = float(np.abs(sweep.weights.astype(np.float64)).sum()) * largest
+        bound = _weight(sweep) * _largest(image, sweep, cval)
         if bound <= 2**24:
             return np.dtype(np.float32), False
         if bound <= 2**53:

@@ -383,16 +383,7 @@ def __dir__():
 
 def __getattr__(name: str):
     """Whatever else scipy.signal has, from SciPy."""
-    if not name.startswith("_"):
-        try:
-            scipy_signal = importlib.import_module("scipy.signal")
-        except ImportError:
-            raise AttributeError(
-                f"pyconv.signal has no {name!r} of its own, and SciPy, which may have it, is not installed"
-            ) from None
-        if hasattr(scipy_signal, name):
-            return getattr(scipy_signal, name)
-    raise AttributeError(f"neither pyconv.signal nor scipy.signal has {name!r}")
+    return _check.name_of_scipy("signal", name)
 
 
 # ---- from arguments to samples, taps and padding ----
